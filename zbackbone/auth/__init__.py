@@ -1,0 +1,1 @@
+"""Auth: who may come in, and what they may do then."""

@@ -1,0 +1,441 @@
+"""Session: the client's machine: greeting, requests, inbox, live messages, credit. No I/O, no clock.
+
+A connection shell feeds it and sends what due() gives; it survives any number of connections.
+
+    opened() hear(header, body) broken()      what the connection tells it
+    put() ask() receive() ack() listen()      what the application wants
+    due(now_s) -> frames, due_s()             what to send, and when to look again
+    inbox, listeners, ...                     what came for the application
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .. import protocol as p
+from ..errors import BackboneError, Garbled, Refused, Silence
+from ..topics import matches
+from .outbox import Batch, Outbox
+
+ACK_LINGER_S = 0.005          # acknowledgements are cumulative: a few milliseconds save most of them
+ANSWER_S = 30.0               # in silence for so long with a question open: the connection is dead
+RESEND_S = 30.0               # a batch or a request without an answer, though the hub talks, goes again
+LIVE_BYTES_MAX = 32 << 20     # live messages waiting for the application; the next ones are missed, and counted
+SEEN_MAX = 10_000             # topics and outboxes whose last live number is remembered
+
+
+class Request:
+    """A question to the hub. done: answered, by `result` or by `error`."""
+
+    __slots__ = ("command", "again", "asked_s", "done", "result", "error")
+
+    def __init__(self, command: Any, again: bool) -> None:
+        self.command = command
+        self.again = again                # may be asked again when the answer was lost
+        self.asked_s = -1.0
+        self.done = False
+        self.result: dict[str, Any] = {}
+        self.error: BackboneError | None = None
+
+
+class Arrived(NamedTuple):
+    """A batch for the application, not unpacked yet. number: in the inbox, 0 for a live one.
+
+    size: bytes of credit it holds. skip: messages at its start that are done with. missed: as in Message.
+    """
+
+    size: int
+    number: int
+    skip: int
+    missed: int
+    envelope: p.Envelope
+    body: bytes
+
+
+class Listening:
+    """One listener's patterns and what has come for it. broadcasts: their live copies as well."""
+
+    __slots__ = ("patterns", "broadcasts", "queue", "size", "requests", "error")
+
+    def __init__(self, patterns: tuple[str, ...], broadcasts: bool) -> None:
+        self.patterns = patterns
+        self.broadcasts = broadcasts
+        self.queue: deque[Arrived] = deque()
+        self.size = 0
+        self.requests: list[Request] = []
+        self.error: BackboneError | None = None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """As LISTEN names them."""
+        return (*self.patterns, "") if self.broadcasts else self.patterns
+
+    def wants(self, envelope: p.Envelope) -> bool:
+        if envelope.way == p.BROADCAST:
+            return self.broadcasts
+        return any(matches(pattern, envelope.address) for pattern in self.patterns)
+
+
+class Session:
+    def __init__(self, ident: bytes, outbox: Outbox, keepalive_s: float,
+                 window_bytes: int = p.WINDOW_BYTES) -> None:
+        """ident: 8 random bytes. keepalive_s: seconds, the longest silence towards the hub."""
+        self.id = ident
+        self.outbox = outbox
+        self.keepalive_s = keepalive_s
+        self.window_bytes = window_bytes
+        self.welcome: p.Welcome | None = None        # of the connection now open
+        self.store: bytes | None = None              # the store that inbox numbers belong to
+        self.requests: dict[int, Request] = {}
+        self.listeners: list[Listening] = []
+        self.inbox: deque[Arrived] = deque()
+        self.inbox_error: BackboneError | None = None
+        self.missed = 0                              # live messages, as far as numbers tell
+        self.garbled = 0                             # batches and frames that made no sense
+        self.denied: BackboneError | None = None     # the hub won't have this connection, and why
+        self.notices: list[BackboneError] = []       # what the hub told without being asked
+        self.on_settled: Callable[[Batch], None] = lambda batch: None
+        self._frames: list[tuple[bytes, bytes]] = []
+        self._last_request = 0
+        self._receiving = False
+        self._received = 0                           # highest inbox number that came
+        self._handed = 0                             # and that the application got
+        self._ack = (0, 0)
+        self._ack_at: float | None = None
+        self._got = self._used = self._granted = 0   # inbox bytes since the last Receive
+        self._live_got = self._live_used = 0         # the same for live bytes over this connection
+        self._live_granted = p.WINDOW_BYTES
+        self._regap_s = 0.0
+        self._streams: dict[str, tuple[int, int]] = {}
+        self._seen: dict[tuple[str, bytes], int] = {}
+        self._heard_s = self._said_s = self._progress_s = 0.0
+        self._ping: tuple[int, float] | None = None
+        self._greeted = False
+
+    # The connection --------------------------------------------------------------------------
+    def opened(self, now_s: float) -> None:
+        """A new connection: greet."""
+        self.broken()
+        self._greeted = True
+        self.denied = None
+        self._heard_s = self._said_s = now_s
+        self._say(p.Hello(p.VERSION, self.id, self.outbox.id, self.outbox.settled, max(1, int(self.keepalive_s))))
+
+    def broken(self) -> None:
+        """The connection is gone; what was under way waits for the next."""
+        self.welcome = None
+        self._greeted = False
+        self._frames.clear()
+        self._ping = None
+        self.outbox.rewind()
+        for number, request in list(self.requests.items()):
+            if request.asked_s >= 0 and not request.again:
+                self._answer(number, error=Silence(
+                    "unknown", "the connection broke before the hub answered; look whether it was done before you as"))
+            request.asked_s = -1.0
+
+    def is_dead(self, now_s: float) -> bool:
+        """Whether the hub has been silent for too long, with a question open."""
+        if not self._greeted:
+            return False
+        if self.welcome is None:
+            return now_s - self._said_s > ANSWER_S
+        return self._ping is not None and now_s - max(self._ping[1], self._heard_s) > ANSWER_S
+
+    # What the application wants --------------------------------------------------------------
+    def put(self, way: int, address: str, item: p.Item, size: int, now_s: float) -> Batch:
+        if not self.outbox.sent and not self.outbox.unsent:
+            self._progress_s = now_s
+        return self.outbox.put(way, address, item, size, now_s)
+
+    def ask(self, make: Callable[..., Any], *fields: Any, again: bool = True) -> Request:
+        """Sends make(request number, *fields) when it can. again: asking twice does no harm."""
+        self._last_request += 1
+        request = self.requests[self._last_request] = Request(make(self._last_request, *fields), again)
+        return request
+
+    def receive(self) -> None:
+        """Takes the inbox to this session, from here on and over reconnects."""
+        self.inbox_error = None
+        if not self._receiving:
+            self._receiving = True
+            self._attach()
+
+    def release(self) -> None:
+        if self._receiving:
+            self._receiving = False
+            self._drop_inbox()
+            if self.welcome is not None:
+                self._say(p.Release())
+
+    def take(self) -> Arrived | None:
+        """The next batch of the inbox, for the application; its credit comes back."""
+        if not self.inbox:
+            return None
+        arrived = self.inbox.popleft()
+        self._used += arrived.size
+        self._handed = arrived.number
+        return arrived
+
+    def ack(self, number: int, skip: int, now_s: float) -> bool:
+        """Done with all before this. Returns whether due() must be looked at sooner than before."""
+        if (number, skip) <= self._ack:
+            return False
+        self._ack = (number, skip)
+        if self._ack_at is None:
+            self._ack_at = now_s + ACK_LINGER_S
+            return True
+        return False
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether acknowledgements wait to be sent."""
+        return self._ack_at is not None
+
+    def ack_now(self) -> None:
+        if self._ack_at is not None:
+            self._ack_at = 0.0
+
+    def listen(self, listening: Listening) -> None:
+        self.listeners.append(listening)
+        listening.requests = [self.ask(p.Listen, pattern) for pattern in listening.wanted]
+
+    def unlisten(self, listening: Listening) -> None:
+        if listening in self.listeners:
+            self.listeners.remove(listening)
+            still = {pattern for other in self.listeners for pattern in other.wanted}
+            for pattern in listening.wanted:
+                if pattern not in still and self.welcome is not None:
+                    self.ask(p.Unlisten, pattern)
+
+    def bye(self) -> None:
+        self._say_acks()
+        if self.welcome is not None:
+            self._say(p.Bye(self.outbox.id, self.outbox.settled))
+
+    # What to send ----------------------------------------------------------------------------
+    def due(self, now_s: float) -> list[tuple[bytes, bytes]]:
+        """The frames (header, body) to send now."""
+        if self.welcome is not None:
+            self._say_batches(now_s)
+            for request in self.requests.values():
+                if request.asked_s < 0 or (request.again and now_s - request.asked_s > RESEND_S):
+                    request.asked_s = now_s
+                    self._say(request.command)
+            if self._ack_at is not None and now_s >= self._ack_at:
+                self._say_acks()
+            self._say_credit()
+            if self._ping is None and (now_s - self._said_s >= self.keepalive_s
+                                       or now_s - self._heard_s >= self.keepalive_s):
+                self.ping(now_s)
+        frames, self._frames = self._frames, []
+        if frames:
+            self._said_s = now_s
+        return frames
+
+    def due_s(self, now_s: float) -> float:
+        """When to call due() again at the latest."""
+        if self.welcome is None:
+            return now_s + 1.0
+        times = [self._said_s + self.keepalive_s, self._heard_s + self.keepalive_s, now_s + 1.0]
+        if self._ping is not None:
+            times = [now_s + 1.0]
+        linger_s = self.outbox.due_s()
+        if linger_s is not None:
+            times.append(linger_s)
+        if self._ack_at is not None:
+            times.append(self._ack_at)
+        return min(times)
+
+    def ping(self, now_s: float) -> Request:
+        request = self.ask(p.Ping)
+        self._ping = (self._last_request, now_s)
+        request.asked_s = now_s
+        self._say(request.command)
+        return request
+
+    def _say(self, command: p.Command, body: bytes = b"") -> None:
+        self._frames.append((p.encode(command), body))
+
+    def _say_batches(self, now_s: float) -> None:
+        outbox = self.outbox
+        if outbox.sent and now_s - self._progress_s > RESEND_S:
+            outbox.rewind()
+            self._progress_s = now_s
+        for batch in outbox.due(now_s):
+            self._say(p.Send(outbox.id, batch.number, outbox.settled, batch.way, batch.address, batch.count),
+                      batch.body)
+
+    def _say_acks(self) -> None:
+        self._ack_at = None
+        if self.welcome is not None and self._ack > (0, 0):
+            self._say(p.Ack(*self._ack))
+
+    def _say_credit(self) -> None:
+        inbox, live = self._used + self.window_bytes, self._live_used + p.WINDOW_BYTES
+        if (self._receiving and inbox - self._granted >= self.window_bytes // 4) \
+                or live - self._live_granted >= p.WINDOW_BYTES // 4:
+            self._granted, self._live_granted = inbox, live
+            self._say(p.Credit(inbox, live, self.missed))
+
+    def _attach(self) -> None:
+        self._got = self._used = 0
+        if self.welcome is not None:
+            # What still waits here was paid for under the last Receive.
+            self._granted = self.window_bytes
+            self._say(p.Receive(self._received, self.window_bytes))
+
+    # What the hub says -----------------------------------------------------------------------
+    def hear(self, header: bytes, body: bytes, now_s: float) -> None:
+        """One message of the hub. What makes no sense is counted, and changes nothing."""
+        self._heard_s = now_s
+        try:
+            command = p.decode(header)
+            hear = _HEAR.get(type(command))
+            if hear is None:
+                raise Garbled("garbled", f"a hub doesn't say {type(command).__name__}")
+            hear(self, command, body, now_s)
+        except Garbled:
+            self.garbled += 1
+
+    def _hear_welcome(self, welcome: p.Welcome, _body: bytes, now_s: float) -> None:
+        self.welcome = welcome
+        self._progress_s = now_s
+        if self.store != welcome.store:
+            # Another store: its inbox numbers are not ours.
+            if self.store is not None:
+                self._handed, self._ack, self._ack_at = 0, (0, 0), None
+                self._drop_inbox()
+            self.store = welcome.store
+        self._live_got = self._live_used = 0
+        self._live_granted = p.WINDOW_BYTES
+        for listening in self.listeners:
+            if all(request.done for request in listening.requests):
+                listening.requests = [self.ask(p.Listen, pattern) for pattern in listening.wanted]
+        self._say_acks()                             # before Receive, so that it starts behind them
+        if self._receiving:
+            self._attach()
+
+    def _hear_accepted(self, accepted: p.Accepted, _body: bytes, now_s: float) -> None:
+        if accepted.outbox != self.outbox.id:
+            return
+        self._progress_s = now_s
+        refused = {row[0]: (str(row[1]), str(row[2])) for row in accepted.refused
+                   if type(row) is list and len(row) >= 3}
+        for batch in self.outbox.accepted(accepted.number, refused, now_s):
+            self.on_settled(batch)
+
+    def _hear_resend(self, resend: p.Resend, _body: bytes, now_s: float) -> None:
+        if resend.outbox == self.outbox.id:
+            self.outbox.rewind(resend.number)
+            self._progress_s = now_s
+
+    def _hear_deliver(self, deliver: p.Deliver, body: bytes, now_s: float) -> None:
+        size = len(deliver.envelope) + len(body)
+        self._got += size
+        if not self._receiving or deliver.number <= self._received:
+            self._used += size                       # a second time, or too late
+            return
+        if deliver.previous > self._received:
+            self._used += size
+            self._close_gap(now_s)
+            return
+        self._received = deliver.number
+        self.inbox_error = None
+        self.inbox.append(Arrived(size, deliver.number, deliver.skip, 0, p.unpack_envelope(deliver.envelope), body))
+
+    def _close_gap(self, now_s: float) -> None:
+        """Something was lost on the way: ask for it again, but not for each message behind it."""
+        if now_s >= self._regap_s:
+            self._regap_s = now_s + RESEND_S / 10
+            self._attach()
+
+    def _hear_live(self, live: p.Live, body: bytes, _now_s: float) -> None:
+        self._live_got += len(live.envelope) + len(body)
+        self._live_used = self._live_got             # the queue below is bounded by itself
+        self.hear_live(live, body)
+
+    def hear_live(self, live: p.Live, body: bytes) -> None:
+        """A live batch, by whichever way it came."""
+        envelope = p.unpack_envelope(live.envelope)
+        wanting = [listening for listening in self.listeners if listening.wants(envelope)]
+        if not wanting or (self.welcome is not None and envelope.way == p.BROADCAST
+                           and envelope.sender == self.welcome.name):
+            return
+        stream, expected = self._streams.get(envelope.address, (0, 0))
+        if stream == live.stream and live.before < expected:
+            return                                   # late, and counted as missed
+        if self._seen.get((envelope.address, envelope.outbox), 0) >= envelope.number:
+            return                                   # a second time, after the hub's restart
+        missed = 0 if not stream else live.before - expected if stream == live.stream else live.before
+        if all(listening.size > LIVE_BYTES_MAX for listening in wanting):
+            return                                   # the numbers will tell when the next one finds room
+        arrived = Arrived(len(live.envelope) + len(body), 0, 0, missed, envelope, body)
+        self.missed += missed
+        _remember(self._streams, envelope.address, (live.stream, live.before + envelope.messages))
+        _remember(self._seen, (envelope.address, envelope.outbox), envelope.number)
+        for listening in wanting:
+            if listening.size > LIVE_BYTES_MAX:
+                self.missed += envelope.messages        # this one is behind, the others are not
+            else:
+                listening.size += arrived.size
+                listening.queue.append(arrived)
+
+    def _hear_taken(self, *_: Any) -> None:
+        self._receiving = False
+        self._drop_inbox()
+        self.inbox_error = Refused("inbox-taken", "another connection of this client reads its inbox now;"
+                                                  " stop that one, or use a client of its own, then receive again")
+
+    def _hear_pong(self, pong: p.Pong, _body: bytes, now_s: float) -> None:
+        if self._ping is not None and self._ping[0] == pong.request:
+            self._ping = None
+        if self._receiving and pong.delivered > self._received:
+            self._close_gap(now_s)
+        self._answer(pong.request, result={"time_ms": pong.time_ms})
+
+    def _hear_done(self, done: p.Done, *_: Any) -> None:
+        self._answer(done.request, result=done.result)
+
+    def _hear_denied(self, denied: p.Denied, *_: Any) -> None:
+        error = Refused(denied.code, denied.sentence)
+        if denied.request:
+            self._answer(denied.request, error=error)
+        elif denied.code == "hello-first":
+            self._greeted = False                    # the shell sees it, and connects anew
+            self.welcome = None
+        elif self.welcome is None:
+            self.denied = error
+        else:
+            self.notices.append(error)
+
+    @property
+    def is_open(self) -> bool:
+        """Greeted, or greeting; False when the connection must be made anew."""
+        return self._greeted
+
+    def _answer(self, number: int, result: dict[str, Any] | None = None, error: BackboneError | None = None) -> None:
+        request = self.requests.pop(number, None)
+        if request is not None:
+            request.done = True
+            request.result = result or {}
+            request.error = error
+
+    def _drop_inbox(self) -> None:
+        """What waits here comes again, to whoever receives next."""
+        self.inbox.clear()
+        self._received = self._handed
+
+
+def _remember(table: dict[Any, Any], key: Any, value: Any) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > SEEN_MAX:
+        del table[next(iter(table))]
+
+
+_HEAR: dict[type, Callable[..., None]] = {
+    p.Welcome: Session._hear_welcome, p.Accepted: Session._hear_accepted, p.Resend: Session._hear_resend,
+    p.Deliver: Session._hear_deliver, p.Live: Session._hear_live, p.Taken: Session._hear_taken,
+    p.Pong: Session._hear_pong, p.Done: Session._hear_done, p.Denied: Session._hear_denied,
+}

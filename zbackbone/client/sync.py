@@ -1,0 +1,303 @@
+"""Client: the blocking face."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from .. import protocol as p
+from ..auth.keys import Profile
+from ..errors import OutboxFull
+from ..topics import parse_pattern
+from .connection import Connection
+from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, check_option, listening_of, outcome, profile_of,
+                   stop_waiting)
+from .message import Message
+from .outbox import Batch
+from .session import Listening, Request
+
+
+class Receipt:
+    """What send, publish and broadcast return: done when the hub has the message on disk."""
+
+    __slots__ = ("_batch", "_client")
+
+    def __init__(self, batch: Batch, client: "Client") -> None:
+        self._batch = batch
+        self._client = client
+
+    @property
+    def done(self) -> bool:
+        """Accepted or refused."""
+        return self._batch.settled
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Returns once the hub has the message on disk. timeout: seconds, None for ever.
+
+        Raises Refused when the hub said no, Silence (Unreachable, if it is that) in time's lack.
+        """
+        if not self._batch.settled:
+            self._client._wait(lambda: self._batch.settled, timeout, "the hub has not accepted the message")
+        outcome(self._batch)
+
+
+class Client:
+    """A client of the hub: an outbox, an inbox, live topics. Any thread may use it.
+
+        with Client(profile="noc-c2.profile") as me:
+            me.send("noc-sfmc", b"hello").wait(timeout=5)
+
+    profile: a file, or a Profile. outbox_bytes: how much may wait here for the hub.
+    when_full: "raise" (OutboxFull) or "wait", for when more is put in than the hub takes.
+    keepalive: seconds; the longest silence towards the hub, which takes three times as long
+    for a dead connection. Connecting, and connecting again after any outage, is its own
+    business: nothing here waits for it but what has a timeout.
+    """
+
+    def __init__(self, profile: "str | os.PathLike[str] | Profile", *, outbox_bytes: int = OUTBOX_BYTES,
+                 when_full: str = "raise", keepalive: float = KEEPALIVE_S) -> None:
+        check_option(when_full)
+        self._condition = threading.Condition(threading.RLock())
+        self._waits = when_full == "wait"
+        self._inbox: deque[Message] = deque()
+        self._connection = Connection(profile_of(profile), self._condition, self._condition.notify_all,
+                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive)
+
+    @property
+    def name(self) -> str:
+        """This client's name, as the hub knows it, or before the first connection as the profile does."""
+        welcome = self._connection.session.welcome
+        return welcome.name if welcome else self._connection.profile.name
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.session.welcome is not None
+
+    @property
+    def missed(self) -> int:
+        """Live messages that this client knows it has missed."""
+        return self._connection.session.missed
+
+    # Sending ---------------------------------------------------------------------------------
+    def send(self, to: str, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
+        """Puts a message for a client's inbox into the outbox; returns at once.
+
+        body: at most 1 MiB. headers: text to text, at most 16 KiB. Raises Misuse for a malformed
+        argument, OutboxFull. What the hub says comes with the receipt, or from flush().
+        """
+        return self._put(p.SEND, to, body, headers)
+
+    def publish(self, topic: str, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
+        """The same for all who subscribed to the topic, and, live, for those who listen to it."""
+        return self._put(p.PUBLISH, topic, body, headers)
+
+    def broadcast(self, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
+        """The same for every client but this one."""
+        return self._put(p.BROADCAST, "", body, headers)
+
+    def _put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None) -> Receipt:
+        address = address_of(way, address)
+        while True:
+            try:
+                batch = self._connection.put(way, address, body, headers)
+            except OutboxFull:
+                if not self._waits:
+                    raise
+                self._wait(self._connection.has_room_again, None, "the outbox has not emptied")
+                continue
+            receipt = batch.receipt
+            if receipt is None:
+                receipt = batch.receipt = Receipt(batch, self)
+            return receipt  # type: ignore[no-any-return]
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Returns once everything sent so far is accepted, and every ack() is on the hub's disk.
+
+        timeout: seconds, None for ever. Raises Refused for the first message refused since the
+        last flush, Silence when time is up.
+        """
+        until_s = None if timeout is None else time.monotonic() + timeout
+        connection = self._connection
+        request = connection.flush()
+        last = connection.session.outbox.last
+        self._wait(lambda: connection.session.outbox.settled >= last and request.done, timeout,
+                   "the hub has not accepted everything", until_s)
+        refused = connection.first_refused()
+        if refused is not None:
+            raise refused
+
+    # Receiving -------------------------------------------------------------------------------
+    def receive(self, timeout: float | None = None) -> Iterator[Message]:
+        """The inbox's messages, in order, until none came for `timeout` seconds (None: for ever).
+
+        A message stays in the inbox until it, or a later one, is acknowledged: message.ack().
+        Within one Client none comes twice. Raises Refused "inbox-taken" when another
+        connection of this client receives, Unreachable when time is up without a connection.
+        """
+        connection, inbox = self._connection, self._inbox
+        connection.receive()
+        while True:
+            while not inbox:
+                batch = connection.take()
+                if batch is not None:
+                    inbox.extend(batch)
+                elif not self._is_something_there(timeout):
+                    if not self.connected:
+                        raise connection.silence("nothing came")
+                    return
+            try:
+                message = inbox.popleft()
+            except IndexError:
+                continue                             # another thread was faster
+            yield message
+
+    def _is_something_there(self, timeout: float | None) -> bool:
+        session = self._connection.session
+
+        def there() -> bool:
+            if session.inbox_error is not None:
+                error, session.inbox_error = session.inbox_error, None
+                self._inbox.clear()
+                raise error
+            return bool(session.inbox)
+        return self._poll(there, timeout)
+
+    def release(self) -> None:
+        """Gives the inbox back, for another connection of this client to receive."""
+        with self._condition:
+            self._inbox.clear()
+            self._connection.session.release()
+
+    def subscribe(self, pattern: str, timeout: float | None = 30.0) -> None:
+        """From now on, the pattern's messages go to this client's inbox, whether it is here or not.
+
+        pattern: words joined by dots; * is one word, # is none or more. Raises Misuse,
+        Refused "forbidden", Silence.
+        """
+        self._ask(timeout, p.Subscribe, parse_pattern(pattern))
+
+    def unsubscribe(self, pattern: str, timeout: float | None = 30.0) -> None:
+        """Ends a subscription. Raises Refused "not-subscribed" when there is none."""
+        self._ask(timeout, p.Unsubscribe, parse_pattern(pattern))
+
+    def subscriptions(self, timeout: float | None = 30.0) -> list[str]:
+        """This client's patterns, in order."""
+        patterns: list[str] = []
+        while True:
+            result = self._ask(timeout, p.Subscriptions, patterns[-1] if patterns else "")
+            patterns += result["patterns"]
+            if not result["more"]:
+                return patterns
+
+    def listen(self, *patterns: str, broadcasts: bool = False, timeout: float | None = None) -> "Listener":
+        """Live messages from now on: at most once, nothing stored. Ends when none came for
+        `timeout` seconds (None: never). broadcasts: their live copies too.
+
+        When this returns, the hub knows; message.missed tells what was lost on the way.
+        Raises Misuse, Refused "forbidden", Silence.
+        """
+        listening = listening_of(patterns, broadcasts)
+        self._connection.listen(listening)
+        try:
+            self._wait(lambda: self._connection.is_listening(listening), 30.0, "the hub has not let us listen")
+        except BaseException:
+            self._connection.unlisten(listening)
+            raise
+        return Listener(self, listening, timeout)
+
+    def ping(self, timeout: float | None = 10.0) -> float:
+        """A round trip to the hub and back, in seconds."""
+        self._wait(lambda: self.connected, timeout, "the hub has not answered")
+        began_s = time.perf_counter()
+        self._ask(timeout, p.Ping)
+        return time.perf_counter() - began_s
+
+    # Waiting ---------------------------------------------------------------------------------
+    def _ask(self, timeout: float | None, make: Callable[..., Any], *fields: Any, again: bool = True) -> dict[str, Any]:
+        request: Request = self._connection.ask(make, *fields, again=again)
+        self._wait(lambda: request.done, timeout, "the hub has not answered")
+        if request.error is not None:
+            raise request.error
+        return request.result
+
+    def _wait(self, true: Callable[[], bool], timeout: float | None, what: str,
+              until_s: float | None = None) -> None:
+        if not self._poll(true, timeout, until_s):
+            raise self._connection.silence(what)
+
+    def _poll(self, true: Callable[[], bool], timeout: float | None, until_s: float | None = None) -> bool:
+        """Whether it came true in time. Raises when it never will."""
+        if until_s is None and timeout is not None:
+            until_s = time.monotonic() + timeout
+        with self._condition:
+            while not true():
+                stop_waiting(self._connection)
+                left_s = None if until_s is None else until_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    return False
+                self._condition.wait(left_s)
+            return True
+
+    # Ending ----------------------------------------------------------------------------------
+    def close(self, timeout: float = 5.0) -> None:
+        """Waits until all is accepted, `timeout` seconds at most, then disconnects.
+
+        Raises Silence (or its cause) when messages were given up because the hub has not
+        accepted them.
+        """
+        connection = self._connection
+        if connection.is_closed:
+            return
+        try:
+            if connection.unaccepted() or connection.session.has_acks:
+                request = connection.flush()
+                if not self._poll(lambda: connection.session.outbox.is_empty and request.done, timeout) \
+                        and connection.unaccepted():
+                    raise connection.silence(f"{connection.unaccepted()} messages were not accepted")
+        finally:
+            connection.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._connection.close()
+
+
+class Listener:
+    """Live messages, as an iterator; close() or leaving its `with` ends it."""
+
+    def __init__(self, client: Client, listening: Listening, timeout: float | None) -> None:
+        self._client = client
+        self._listening = listening
+        self._timeout = timeout
+        self._messages: deque[Message] = deque()
+
+    def __iter__(self) -> "Listener":
+        return self
+
+    def __next__(self) -> Message:
+        connection, listening = self._client._connection, self._listening
+        while not self._messages:
+            batch = connection.take_live(listening)
+            if batch is not None:
+                self._messages.extend(batch)
+            elif not self._client._poll(lambda: bool(listening.queue), self._timeout):
+                self.close()
+                raise StopIteration
+        return self._messages.popleft()
+
+    def close(self) -> None:
+        self._client._connection.unlisten(self._listening)
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

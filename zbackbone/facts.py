@@ -1,0 +1,148 @@
+"""Facts: what the hub remembers. Each is one change of its state; nothing else changes it.
+
+Facts are plain tuples of numbers, text and bytes, so that they can be stored, sent and replayed.
+A key is the 64 hex digits of its 32 public bytes; a client is the hub's number for a name.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+
+class Invited(NamedTuple):
+    key: str
+    name: str
+    grants: dict[str, Any]
+    expires_ms: int
+
+
+class InvitationEnded(NamedTuple):
+    """Used, expired or withdrawn."""
+
+    key: str
+
+
+class Registered(NamedTuple):
+    client: int
+    name: str
+    key: str
+    grants: dict[str, Any]
+    time_ms: int
+
+
+class KeyAdded(NamedTuple):
+    """A second key for a client, pending until it is first used."""
+
+    client: int
+    key: str
+
+
+class KeyDropped(NamedTuple):
+    """The key is no longer taken, and never will be again."""
+
+    client: int
+    key: str
+
+
+class KeyUsed(NamedTuple):
+    """A pending key was used: it is the client's key now."""
+
+    client: int
+    key: str
+
+
+class Granted(NamedTuple):
+    client: int
+    grants: dict[str, Any]
+
+
+class Revoked(NamedTuple):
+    """The client is no more: its keys, subscriptions, outboxes and inbox go with it."""
+
+    client: int
+
+
+class Subscribed(NamedTuple):
+    client: int
+    pattern: str
+
+
+class Unsubscribed(NamedTuple):
+    client: int
+    pattern: str
+
+
+class Stored(NamedTuple):
+    """A batch accepted, with a place in one inbox or more.
+
+    places: (client, inbox number) of each inbox. envelope, body: the bytes as they go out.
+    """
+
+    messages: int
+    envelope: bytes
+    body: bytes
+    places: tuple[tuple[int, int], ...]
+
+
+class Moved(NamedTuple):
+    """A sender's numbering moved on: every batch up to `number` is decided.
+
+    refused: (number, code) of those refused that the sender may not know yet.
+    lazy: nothing was stored or refused by it, so it needn't reach the disk by itself: a
+        batch that no inbox wanted leaves nothing that a second one could double.
+    """
+
+    client: int
+    outbox: bytes
+    number: int
+    refused: tuple[tuple[int, str], ...]
+    lazy: bool
+
+
+class OutboxForgotten(NamedTuple):
+    client: int
+    outbox: bytes
+
+
+class Acked(NamedTuple):
+    """Inbox batches before `number` are done with, and `skip` messages of batch `number`."""
+
+    client: int
+    number: int
+    skip: int
+
+
+class Missed(NamedTuple):
+    """Messages of a publish or a broadcast that a full inbox could not take."""
+
+    client: int
+    messages: int
+
+
+# What only the store tells ---------------------------------------------------------------------
+class Freed(NamedTuple):
+    """What an Acked gave back: messages and bytes that the inbox no longer holds."""
+
+    client: int
+    messages: int
+    size: int
+
+
+class InboxAt(NamedTuple):
+    """An inbox as it stands in the store.
+
+    next: number of the batch to come. base, skip: as in Acked. messages, size: held (size in
+    bytes). missed: messages it could not take so far.
+    """
+
+    client: int
+    next: int
+    base: int
+    skip: int
+    messages: int
+    size: int
+    missed: int
+
+
+Fact: TypeAlias = (
+    Invited | InvitationEnded | Registered | KeyAdded | KeyDropped | KeyUsed | Granted | Revoked
+    | Subscribed | Unsubscribed | Stored | Moved | OutboxForgotten | Acked | Missed | Freed | InboxAt
+)

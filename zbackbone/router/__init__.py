@@ -1,0 +1,1 @@
+"""Router: the hub, from its rules to its sockets."""

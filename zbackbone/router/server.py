@@ -1,0 +1,383 @@
+"""Server: the hub's sockets, one poller, and turn(): hear what waits, remember it, then speak."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import socket
+import sqlite3
+import time
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from .. import facts as f
+from .. import protocol as p
+from ..auth import zap
+from ..auth.keys import KeyPair
+from ..errors import Garbled, Misuse
+from ..topics import BROADCAST_KEY, ECHO_KEY
+from .connections import Connections
+from .hub import Hub
+from .inbox import Inbox
+from .store import NoRoom, SqliteStore
+
+log = logging.getLogger("zbackbone.hub")
+
+HANDSHAKE_MS = 5000      # libzmq's 30 s let half-open connections lock everybody out; a satellite needs 3
+CLAIM_S = 20             # handshake, then HELLO or a filter
+TURN_MESSAGES = 512      # heard before they are committed: a longer turn makes the first one wait
+TURN_BYTES = 8 << 20
+READ_BYTES = 1 << 20     # read from disk for one inbox in a turn
+READ_INBOXES = 32        # and for so many inboxes
+TICK_S = 1.0
+RETRY_S = 0.05           # a full pipe is tried again after
+FULL_S = 0.25            # a full disk is tried again after
+TIDY_ENTRIES = 500       # of a revoked client's entries, deleted in a quiet turn
+RECEIVE_HWM = 64         # messages a peer may have in our memory unheard; then TCP holds it back
+SEND_HWM = 512           # messages to a peer that doesn't read; credit stops us long before
+LIVE_HWM = 2000          # live batches to a listener that doesn't read; then it misses some, and knows
+ECHO_BYTES = 1 + len(ECHO_KEY) + 16
+FILTER_BYTES_MAX = 260   # a live filter: "t." and a topic
+
+
+class StorageFailed(Exception):
+    """The store failed; nothing more may be accepted."""
+
+
+class Server:
+    """Serves one hub. Sockets are bound when it is made; raises Misuse when they can't be."""
+
+    def __init__(self, hub: Hub, store: SqliteStore, pair: KeyPair, bind: str, live: str) -> None:
+        """bind, live: HOST:PORT, port 0 for a free one. `address` and `live_address` say what came of it."""
+        # libzmq numbers anonymous peers from rand(); unseeded, a peer could claim the next number
+        # as its routing id, and libzmq would abort the process.
+        ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
+        self.hub = hub
+        self.store = store
+        self._context = zmq.Context()
+        self._zap = self._socket(zmq.REP)
+        self._zap.bind("inproc://zeromq.zap.01")
+        self._router = self._curve(zmq.ROUTER, "hub", pair)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._router.setsockopt(zmq.RCVHWM, RECEIVE_HWM)
+        self._router.setsockopt(zmq.SNDHWM, SEND_HWM)
+        self._xpub = self._curve(zmq.XPUB, "live", pair)
+        self._xpub.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._xpub.setsockopt(zmq.SNDHWM, LIVE_HWM)
+        self._peers = Connections(CLAIM_S)
+        self._listeners = Connections(CLAIM_S)
+        self._filters: dict[int, int] = {}           # descriptor -> filters set
+        self._monitors = [(self._monitor(self._router), self._peers), (self._monitor(self._xpub), self._listeners)]
+        self._stuck: dict[Inbox, float] = {}
+        self._poller = zmq.Poller()
+        for sock in (self._zap, self._router, self._xpub, *(m for m, _ in self._monitors)):
+            self._poller.register(sock, zmq.POLLIN)  # by default a ROUTER would always be ready, to write
+        try:
+            self.address = _bind(self._router, bind)
+            self.live_address = _bind(self._xpub, live)
+        except Misuse:
+            self.close()
+            raise
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._poller.register(self._wake_out, zmq.POLLIN)
+        self.wake_fd = self._wake_in.fileno()        # for signal.set_wakeup_fd
+        self._stopping = False
+        self._next_tick_s = 0.0
+
+    def _socket(self, kind: int) -> Any:
+        sock = self._context.socket(kind)
+        sock.setsockopt(zmq.LINGER, 0)
+        return sock
+
+    def _curve(self, kind: int, domain: str, pair: KeyPair) -> Any:
+        sock = self._socket(kind)
+        sock.setsockopt(zmq.CURVE_SERVER, 1)
+        sock.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+        sock.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
+        sock.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)   # without it a missing handler lets everybody in
+        sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        sock.setsockopt(zmq.MAXMSGSIZE, p.FRAME_BYTES_MAX)
+        sock.setsockopt(zmq.BACKLOG, 1024)
+        sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        sock.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 120)
+        return sock
+
+    def _monitor(self, sock: Any) -> Any:
+        address = f"inproc://monitor-{id(sock)}"
+        sock.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        pair = self._socket(zmq.PAIR)
+        pair.setsockopt(zmq.RCVHWM, 0)               # a full one would block libzmq's I/O thread
+        pair.connect(address)
+        return pair
+
+    # One turn --------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Serves until stop(). Raises StorageFailed."""
+        while not self._stopping:
+            self.turn()
+        self._remember(lazy_too=True)
+
+    def stop(self) -> None:
+        """Ends run() after the turn under way. May be called from a signal handler."""
+        self._stopping = True
+
+    def turn(self) -> None:
+        """One breath: hear what waits, remember it, then speak."""
+        self._poller.poll(self._patience_ms())
+        now_ms, now_s = int(time.time() * 1000), time.monotonic()
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(64)
+        frames = self._drain_router()
+        self._hear_monitors(now_s)                   # behind the frames: whose connection is gone is known
+        self._hear_zap()
+        self._hear_filters()
+        for route, header, body in frames:
+            self._hear(route, header, body, now_ms, now_s)
+        tick = now_s >= self._next_tick_s
+        if tick:
+            self._tick(now_ms, now_s)
+        self._remember(lazy_too=tick)
+        self._say()
+        self._deliver(now_s)
+        self._cut()
+
+    def _patience_ms(self) -> int:
+        if self._stopping or self.hub.is_hungry:
+            return 0
+        wait_s = self._next_tick_s - time.monotonic()
+        return int(max(0.0, min(wait_s, RETRY_S if self._stuck else wait_s)) * 1000) + 1
+
+    def _tick(self, now_ms: int, now_s: float) -> None:
+        self._next_tick_s = now_s + TICK_S
+        self.hub.tick(now_ms, now_s)
+        self.hub.room = self.store.room()
+        self._peers.cut_silent(now_s)
+        self._listeners.cut_silent(now_s)
+        count = self.hub.count
+        count["cut_connections"] = self._peers.cut_count + self._listeners.cut_count
+        count["damaged_batches"] = self.store.damaged
+        try:
+            self.store.tidy(FULL_S = 0.25            # a full disk is tried again after
+TIDY_ENTRIES)
+        except sqlite3.Error as error:
+            raise StorageFailed(str(error)) from error
+
+    # Hear ------------------------------------------------------------------------------------
+    def _drain_router(self) -> list[tuple[bytes, Any, bytes]]:
+        """(routing id, header frame, body) of what has come; odd ones have no header frame."""
+        frames: list[tuple[bytes, Any, bytes]] = []
+        recv, room = self._router.recv, TURN_BYTES
+        while room > 0 and len(frames) < TURN_MESSAGES:
+            try:
+                route = recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            header = body = None
+            more = route.more
+            if more:
+                header = recv(copy=False)
+                more = header.more
+            if more:
+                body = recv(copy=False)
+                more = body.more
+                room -= len(body)
+            if more or body is None:
+                while more:
+                    more = recv(copy=False).more
+                frames.append((route.bytes, route, b""))
+            else:
+                frames.append((route.bytes, header, body.bytes))
+        return frames
+
+    def _hear(self, route: bytes, header: Any, body: bytes, now_ms: int, now_s: float) -> None:
+        key = header.get("User-Id")                  # from the handshake: the one thing that is proved
+        try:
+            command = p.decode(header.bytes)
+            if type(command) not in p.FROM_CLIENT:
+                raise Garbled("garbled", "a command that only a hub may send")
+        except Garbled:
+            self.hub.garbled(route, key)
+            return
+        if type(command) is p.Hello or type(command) is p.Join:
+            if not self._peers.claim(header.get(zmq.SRCFD), key, route):
+                return                               # gone before it was heard
+        try:
+            self.hub.hear(route, key, command, body, now_ms, now_s)
+        except Exception as error:
+            # A fault of ours must not take the others down: that peer goes, and it is told here.
+            line = error.__traceback__
+            while line and line.tb_next:
+                line = line.tb_next
+            log.error("fault in %s: %r at %s:%s; its connection is cut", type(command).__name__, error,
+                      line and os.path.basename(line.tb_frame.f_code.co_filename), line and line.tb_lineno)
+            self.hub.count["faults"] += 1
+            self._peers.cut_route(route)
+
+    def _hear_zap(self) -> None:
+        while True:
+            try:
+                request = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            reply = zap.judge(request, self.hub.registry.may_enter)
+            if reply[2] != b"200":
+                self.hub.count["refused_handshakes"] += 1
+            self._zap.send_multipart(reply)
+
+    def _hear_monitors(self, now_s: float) -> None:
+        for monitor, connections in self._monitors:
+            while True:
+                try:
+                    event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+                except zmq.Again:
+                    break
+                if event["event"] == zmq.EVENT_ACCEPTED:
+                    connections.opened(event["value"], now_s)
+                    continue
+                route = connections.closed(event["value"])
+                if route is not None:
+                    self.hub.lost(route)
+                if connections is self._listeners:
+                    self._filters.pop(event["value"], None)
+
+    def _hear_filters(self) -> None:
+        """Live filters, checked for form and number; libzmq never gives their memory back."""
+        while True:
+            try:
+                frame = self._xpub.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            more = frame.more
+            odd = more
+            while more:
+                more = self._xpub.recv(copy=False).more
+            try:
+                key, fd = frame.get("User-Id"), frame.get(zmq.SRCFD)
+            except zmq.ZMQError:
+                continue                             # libzmq's own, for a listener that is gone
+            data = frame.bytes
+            if not odd and data[:1] == b"\0":
+                self._filters[fd] = self._filters.get(fd, 1) - 1
+                continue
+            if not odd and data[:3] == b"\1" + ECHO_KEY and len(data) == ECHO_BYTES and self._listeners.claim(fd, key):
+                # A listener asks whether its filters so far are in force; they are, so say so.
+                self._xpub.send_multipart((data[1:], b"", b""))
+                continue
+            self._filters[fd] = self._filters.get(fd, 0) + 1
+            if (odd or data[:1] != b"\1" or data[1:3] not in (b"t.", BROADCAST_KEY) or len(data) > FILTER_BYTES_MAX
+                    or self._filters[fd] > p.LISTENS_MAX or key not in self.hub.registry.by_key):
+                self.hub.count["foreign_filters"] += 1
+                self._listeners.cut_fd(fd)
+            else:
+                self._listeners.claim(fd, key)
+
+    # Remember --------------------------------------------------------------------------------
+    def _remember(self, lazy_too: bool) -> None:
+        facts = self.hub.take_facts(lazy_too)
+        if not facts:
+            return
+        try:
+            self.hub.committed(self._commit(facts))
+        except (sqlite3.Error, OSError) as error:
+            raise StorageFailed(str(error)) from error
+        self.hub.room = self.hub.room and not self.store.is_squeezed
+
+    def _commit(self, facts: list[f.Fact]) -> list[f.Freed]:
+        """Commits, however long a full disk makes it wait: what was decided can't be taken back."""
+        is_told = False
+        while True:
+            try:
+                return self.store.commit(facts)
+            except NoRoom as error:
+                if not is_told:
+                    log.error("the disk is full, the reserve too: waiting for room")
+                    is_told = True
+                if self._stopping:
+                    raise StorageFailed(str(error)) from error
+                time.sleep(FULL_S)
+
+    # Speak -----------------------------------------------------------------------------------
+    def _say(self) -> None:
+        for route, command in self.hub.answers():
+            if self._send(route, p.encode(command), b"") is False:
+                # It does not even read its answers; without them it can't go on. It will come back.
+                self.hub.count["stuck_peers"] += 1
+                self._peers.cut_route(route)
+                self.hub.lost(route)
+        live, live_to = self.hub.live()
+        for key, command, body in live:
+            self._xpub.send(key, zmq.SNDMORE)
+            self._xpub.send(p.encode(command), zmq.SNDMORE)
+            self._xpub.send(body)
+        for peer, command, body in live_to:
+            if self._send(peer.route, p.encode(command), body) is False:
+                self.hub.count["live_dropped"] += p.unpack_envelope(command.envelope).messages
+
+    def _deliver(self, now_s: float) -> None:
+        for inbox in [i for i, since_s in self._stuck.items() if now_s - since_s >= RETRY_S]:
+            del self._stuck[inbox]
+            self.hub.retry(inbox)
+        self._deliver_due(now_s)
+        for inbox in self.hub.hungry(READ_INBOXES):
+            try:
+                entries, upto = self.store.read(inbox.client, inbox.cursor, READ_BYTES)
+            except sqlite3.DatabaseError as error:
+                raise StorageFailed(str(error)) from error
+            self.hub.fed(inbox, entries, upto)
+        self._deliver_due(now_s)
+
+    def _deliver_due(self, now_s: float) -> None:
+        for inbox, peer, due in self.hub.deliveries():
+            for index, (number, previous, skip, envelope, body) in enumerate(due):
+                sent = self._send(peer.route, p.encode(p.Deliver(number, previous, skip, envelope)), body)
+                if sent is None:
+                    self.hub.lost(peer.route)
+                    break
+                if not sent:
+                    self.hub.undelivered(inbox, due[index:])
+                    self._stuck[inbox] = now_s
+                    break
+                self.hub.count["delivered_batches"] += 1
+
+    def _send(self, route: bytes, header: bytes, body: Any) -> bool | None:
+        """True: on its way. False: the peer's pipe is full. None: there is no such peer."""
+        try:
+            self._router.send(route, zmq.SNDMORE | zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return None
+            raise
+        self._router.send(header, zmq.SNDMORE)
+        self._router.send(body)
+        return True
+
+    def _cut(self) -> None:
+        keys, routes = self.hub.cuts()
+        for key in keys:
+            self._peers.cut_key(key)
+            self._listeners.cut_key(key)
+        for route in routes:
+            self._peers.cut_route(route)
+
+    def close(self) -> None:
+        # Half a second for the last answers; what is lost then is asked again.
+        self._router.setsockopt(zmq.LINGER, 500)
+        self._context.destroy()
+
+
+def _bind(sock: Any, address: str) -> str:
+    host = address.rpartition(":")[0]
+    sock.setsockopt(zmq.IPV6, int(":" in host or host == "*"))
+    try:
+        sock.bind(f"tcp://{address.removesuffix(':0') + ':*' if address.endswith(':0') else address}")
+    except zmq.ZMQError as error:
+        raise Misuse("cannot-bind", f"cannot listen on {address}: {error.strerror}; is another hub running"
+                                    " there? choose another --bind or --live") from None
+    endpoint: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)
+    return endpoint.removeprefix("tcp://")

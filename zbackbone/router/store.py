@@ -1,0 +1,383 @@
+"""Store: what the hub remembers, on disk. The only SQL.
+
+SQLite, one connection in one thread (before 3.51.3 two could corrupt a WAL), WAL with
+synchronous=FULL: commit() returns after the fsync. An entry's key is its inbox's client and
+number in one integer, so an inbox is a range of one B-tree: appended at its end, read in
+order, deleted from its start. A body that goes to one inbox lies in its entry; one that goes
+to several is stored once, with a count of the entries that still want it.
+"""
+
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from zlib import crc32
+
+from .. import facts as f
+from ..errors import Damaged, Misuse
+from ..protocol import DISK_RESERVE_BYTES
+
+SCHEMA = 1
+APPLICATION_ID = 0x7A626B62         # "zbkb", so that a stranger's database is not taken for ours
+NUMBER_BITS = 40                    # inbox numbers, 35 years of 1,000 batches a second; clients: 2**23
+WAL_PAGES = 4000                    # 16 MB between checkpoints: hot pages are then written back once, not often
+RESERVE_BYTES = 16 << 20            # freed when the disk is full after all, so that acks can be written
+
+TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE clients (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, grants TEXT NOT NULL,
+                      created_ms INTEGER NOT NULL);
+CREATE TABLE keys (key TEXT PRIMARY KEY, client INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE invitations (key TEXT PRIMARY KEY, name TEXT NOT NULL, grants TEXT NOT NULL,
+                          expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE subscriptions (client INTEGER NOT NULL, pattern TEXT NOT NULL,
+                            PRIMARY KEY (client, pattern)) WITHOUT ROWID;
+CREATE TABLE outboxes (client INTEGER NOT NULL, outbox BLOB NOT NULL, number INTEGER NOT NULL, refused TEXT NOT NULL,
+                       PRIMARY KEY (client, outbox)) WITHOUT ROWID;
+CREATE TABLE inboxes (client INTEGER PRIMARY KEY, next INTEGER NOT NULL, base INTEGER NOT NULL, skip INTEGER NOT NULL,
+                      messages INTEGER NOT NULL, size INTEGER NOT NULL, missed INTEGER NOT NULL);
+CREATE TABLE entries (id INTEGER PRIMARY KEY, count INTEGER NOT NULL, size INTEGER NOT NULL, shared INTEGER,
+                      sum INTEGER, envelope BLOB, body BLOB);
+CREATE TABLE shared (id INTEGER PRIMARY KEY, sum INTEGER NOT NULL, envelope BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE wanted (shared INTEGER PRIMARY KEY, entries INTEGER NOT NULL);
+CREATE TABLE doomed (client INTEGER PRIMARY KEY);
+"""
+
+
+class Store(Protocol):
+    """What the hub needs of a store; the embedded one is below, the tests have one in memory."""
+
+    id: bytes
+
+    def load(self) -> Iterator[f.Fact]:
+        """The facts that make a hub what it was at the last commit."""
+
+    def commit(self, facts: list[f.Fact]) -> list[f.Freed]:
+        """All of it on disk, in one transaction, when this returns; none of it when it raises."""
+
+    def read(self, client: int, after: int, bytes_max: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
+        """An inbox's entries (number, envelope, body) behind `after`, about `bytes_max` bytes of
+        them, and the number up to which this is all there is. One whose checksum is wrong is left out."""
+
+
+class NoRoom(Exception):
+    """The disk is full, and the reserve is used up."""
+
+
+class SqliteStore:
+    """Opens the store in `path`, or makes it. Raises Damaged or Misuse, with a sentence, when it can't."""
+
+    def __init__(self, path: Path, new_id: bytes, reserve_bytes: int = DISK_RESERVE_BYTES) -> None:
+        """new_id: 8 random bytes, this store's if it is made now. reserve_bytes: see room()."""
+        self.path = path
+        self.reserve_bytes = reserve_bytes
+        self.reserve = path.with_name("reserve")
+        self.damaged = 0                    # entries whose checksum was wrong, since the start
+        self.is_squeezed = False
+        try:
+            is_new = not path.exists() or path.stat().st_size == 0
+            self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+            if is_new:
+                os.chmod(path, 0o600)
+            self._check_header(is_new)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")     # no shared memory file, one owner
+            if self._value("PRAGMA journal_mode = WAL") != "wal":
+                raise Misuse("no-wal", f"SQLite can't keep a write-ahead log beside {path}; use a local disk")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            self._db.execute(f"PRAGMA journal_size_limit = {2 * WAL_PAGES * 4096}")
+            self._db.execute("PRAGMA cache_size = -16384")          # 16 MB, whatever the backlog
+            self._db.execute("PRAGMA temp_store = MEMORY")
+            if is_new:
+                self._make(new_id)
+            self.id = bytes(self._value("SELECT value FROM meta WHERE name = 'id'") or b"")
+            if len(self.id) != 8:
+                raise Damaged("store-damaged", _damaged(path, "it has lost its identity"))
+            self._next_shared = (self._value("SELECT max(id) FROM shared") or 0) + 1
+        except sqlite3.Error as error:
+            raise _opening(path, error) from error
+        except OSError as error:
+            raise Misuse("cannot-open", f"cannot open the store {path}: {error.strerror};"
+                                        " check the data folder") from None
+        self._keep_reserve()
+
+    def _check_header(self, is_new: bool) -> None:
+        if is_new:
+            return
+        application, schema = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
+        if application != APPLICATION_ID:
+            raise Damaged("store-damaged", _damaged(self.path, "it is not a store of zbackbone"))
+        if schema > SCHEMA:
+            raise Misuse("store-too-new", f"{self.path} was written by a newer zbackbone (store version {schema},"
+                                          f" this one reads {SCHEMA}); install that version or a later one")
+
+    def _make(self, new_id: bytes) -> None:
+        # The pragmas are part of the transaction: a store is made whole or not at all.
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in TABLES.split(";")[:-1]:
+            self._db.execute(statement)
+        self._db.execute("INSERT INTO meta VALUES ('id', ?)", (new_id,))
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+        self._db.execute("COMMIT")
+
+    def _value(self, sql: str) -> Any:
+        row = self._db.execute(sql).fetchone()
+        return row[0] if row else None
+
+    # Reading ---------------------------------------------------------------------------------
+    def load(self) -> Iterator[f.Fact]:
+        try:
+            yield from self._load()
+        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            raise Damaged("store-damaged", _damaged(self.path, str(error))) from error
+
+    def _load(self) -> Iterator[f.Fact]:
+        rows = self._db.execute
+        known: dict[int, list[tuple[str, bool]]] = {}
+        for key, client, state in rows("SELECT key, client, state FROM keys"):
+            if state == "dropped":
+                yield f.KeyDropped(client, key)
+            else:
+                known.setdefault(client, []).append((key, state == "pending"))
+        for client, name, grants, created_ms in rows("SELECT id, name, grants, created_ms FROM clients"):
+            keys = sorted(known[client], key=lambda k: k[1])
+            yield f.Registered(client, name, keys[0][0], json.loads(grants), created_ms)
+            for key, _pending in keys[1:]:
+                yield f.KeyAdded(client, key)
+        for key, name, grants, expires_ms in rows("SELECT key, name, grants, expires_ms FROM invitations"):
+            yield f.Invited(key, name, json.loads(grants), expires_ms)
+        for row in rows("SELECT client, pattern FROM subscriptions"):
+            yield f.Subscribed(*row)
+        for client, outbox, number, refused in rows("SELECT client, outbox, number, refused FROM outboxes"):
+            yield f.Moved(client, outbox, number, tuple((n, c) for n, c in json.loads(refused)), False)
+        for row in rows("SELECT client, next, base, skip, messages, size, missed FROM inboxes"):
+            yield f.InboxAt(*row)
+
+    def read(self, client: int, after: int, bytes_max: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
+        first = client << NUMBER_BITS
+        out, held, number = [], 0, after
+        cursor = self._db.execute(
+            "SELECT e.id, coalesce(s.sum, e.sum), e.shared, coalesce(s.envelope, e.envelope), coalesce(s.body, e.body)"
+            " FROM entries e LEFT JOIN shared s ON s.id = e.shared WHERE e.id > ? AND e.id < ? ORDER BY e.id",
+            (first + after, first + (1 << NUMBER_BITS)))
+        for ident, total, shared, envelope, body in cursor:
+            number = ident - first
+            if total is None or envelope is None or body is None or _sum(shared or ident, envelope, body) != total:
+                self.damaged += 1
+                continue
+            out.append((number, envelope, body))
+            held += len(envelope) + len(body)
+            if held >= bytes_max:
+                cursor.close()
+                return out, number
+        return out, (1 << NUMBER_BITS) - 1
+
+    # Writing ---------------------------------------------------------------------------------
+    def commit(self, facts: list[f.Fact]) -> list[f.Freed]:
+        """Raises NoRoom when the disk is full to the last byte: nothing is changed, try it again.
+        Raises sqlite3.Error when it can't be made durable; the caller then stops for good."""
+        try:
+            return self._commit(facts)
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if not self.reserve.exists():
+                raise NoRoom(str(error)) from error
+            self._release_reserve()
+            return self._commit(facts)
+
+    def _commit(self, facts: list[f.Fact]) -> list[f.Freed]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        entries: list[tuple[Any, ...]] = []
+        placed: dict[int, list[int]] = {}
+        moved: dict[tuple[int, bytes], tuple[Any, ...]] = {}
+        acked: dict[int, f.Acked] = {}
+        rare: list[f.Fact] = []
+        for fact in facts:
+            if type(fact) is f.Stored:
+                self._store(fact, entries, placed)
+            elif type(fact) is f.Moved:
+                moved[fact.client, fact.outbox] = (
+                    fact.client, fact.outbox, fact.number, json.dumps(fact.refused) if fact.refused else "[]")
+            elif type(fact) is f.Acked:
+                acked[fact.client] = fact
+            else:
+                rare.append(fact)
+        for fact in rare:
+            if type(fact) is f.OutboxForgotten:
+                moved.pop((fact.client, fact.outbox), None)   # its last word; a new one has a new name
+            elif type(fact) is f.Revoked:
+                acked.pop(fact.client, None)
+                moved = {at: row for at, row in moved.items() if at[0] != fact.client}
+            if type(fact) is not f.Revoked:
+                self._remember(fact)
+        if entries:
+            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
+        if placed:
+            db.executemany("UPDATE inboxes SET next = ?, messages = messages + ?, size = size + ? WHERE client = ?",
+                           [(*row, client) for client, row in placed.items()])
+        if moved:
+            db.executemany("INSERT INTO outboxes VALUES (?, ?, ?, ?) ON CONFLICT (client, outbox)"
+                           " DO UPDATE SET number = excluded.number, refused = excluded.refused", list(moved.values()))
+        freed = [self._free(fact) for fact in acked.values()]
+        for fact in rare:
+            if type(fact) is f.Revoked:
+                self._revoke(fact.client)
+        db.execute("COMMIT")
+        return freed
+
+    def _store(self, fact: f.Stored, entries: list[tuple[Any, ...]], placed: dict[int, list[int]]) -> None:
+        count, envelope, body, places = fact
+        size = len(envelope) + len(body)
+        shared = None
+        if len(places) > 1:
+            shared = self._next_shared
+            self._next_shared += 1
+            self._db.execute("INSERT INTO shared VALUES (?, ?, ?, ?)",
+                             (shared, _sum(shared, envelope, body), envelope, body))
+            self._db.execute("INSERT INTO wanted VALUES (?, ?)", (shared, len(places)))
+        for client, number in places:
+            ident = client << NUMBER_BITS | number
+            if shared is None:
+                entries.append((ident, count, size, None, _sum(ident, envelope, body), envelope, body))
+            else:
+                entries.append((ident, count, size, shared, None, None, None))
+            row = placed.get(client)
+            if row is None:
+                placed[client] = [number + 1, count, size]
+            else:
+                row[0] = number + 1
+                row[1] += count
+                row[2] += size
+
+    def _free(self, ack: f.Acked) -> f.Freed:
+        first = ack.client << NUMBER_BITS
+        rows = self._db.execute("DELETE FROM entries WHERE id > ? AND id < ? RETURNING count, size, shared",
+                                (first, first + ack.number)).fetchall()
+        messages, size = sum(row[0] for row in rows), sum(row[1] for row in rows)
+        self._unshare(row[2] for row in rows if row[2] is not None)
+        self._db.execute("UPDATE inboxes SET base = ?, skip = ?, messages = messages - ?, size = size - ?"
+                         " WHERE client = ?", (ack.number, ack.skip, messages, size, ack.client))
+        return f.Freed(ack.client, messages, size)
+
+    def _unshare(self, shared: Iterable[int]) -> None:
+        """One entry each no longer wants these bodies; the last one takes the body with it."""
+        for ident in shared:
+            left = self._db.execute("UPDATE wanted SET entries = entries - 1 WHERE shared = ? RETURNING entries",
+                                    (ident,)).fetchall()
+            if not left or left[0][0] <= 0:
+                self._db.execute("DELETE FROM wanted WHERE shared = ?", (ident,))
+                self._db.execute("DELETE FROM shared WHERE id = ?", (ident,))
+
+    def _remember(self, fact: f.Fact) -> None:
+        run = self._db.execute
+        match fact:
+            case f.Invited(key, name, grants, expires_ms):
+                run("INSERT INTO invitations VALUES (?, ?, ?, ?)", (key, name, json.dumps(grants), expires_ms))
+            case f.InvitationEnded(key):
+                run("DELETE FROM invitations WHERE key = ?", (key,))
+                run("INSERT INTO keys VALUES (?, 0, 'dropped')", (key,))
+            case f.Registered(client, name, key, grants, time_ms):
+                run("INSERT INTO clients VALUES (?, ?, ?, ?)", (client, name, json.dumps(grants), time_ms))
+                run("INSERT INTO keys VALUES (?, ?, 'taken')", (key, client))
+                run("INSERT INTO inboxes VALUES (?, 1, 1, 0, 0, 0, 0)", (client,))
+            case f.KeyAdded(client, key):
+                run("INSERT INTO keys VALUES (?, ?, 'pending')", (key, client))
+            case f.KeyUsed(_, key):
+                run("UPDATE keys SET state = 'taken' WHERE key = ?", (key,))
+            case f.KeyDropped(_, key):
+                run("UPDATE keys SET state = 'dropped' WHERE key = ?", (key,))
+            case f.Granted(client, grants):
+                run("UPDATE clients SET grants = ? WHERE id = ?", (json.dumps(grants), client))
+            case f.Subscribed(client, pattern):
+                run("INSERT OR IGNORE INTO subscriptions VALUES (?, ?)", (client, pattern))
+            case f.Unsubscribed(client, pattern):
+                run("DELETE FROM subscriptions WHERE client = ? AND pattern = ?", (client, pattern))
+            case f.OutboxForgotten(client, outbox):
+                run("DELETE FROM outboxes WHERE client = ? AND outbox = ?", (client, outbox))
+            case f.Missed(client, count):
+                run("UPDATE inboxes SET missed = missed + ? WHERE client = ?", (count, client))
+            case _:
+                raise ValueError(f"no way to store {type(fact).__name__}")
+
+    def _revoke(self, client: int) -> None:
+        for table in ("clients WHERE id", "subscriptions WHERE client", "outboxes WHERE client",
+                      "inboxes WHERE client"):
+            self._db.execute(f"DELETE FROM {table} = ?", (client,))
+        self._db.execute("UPDATE keys SET state = 'dropped' WHERE client = ?", (client,))
+        self._db.execute("INSERT INTO doomed VALUES (?)", (client,))     # its entries go bit by bit: see tidy
+
+    def tidy(self, entries_max: int) -> bool:
+        """Deletes some entries of a revoked client. Returns whether there is more to do."""
+        client = self._value("SELECT client FROM doomed LIMIT 1")
+        if client is None:
+            return False
+        first = client << NUMBER_BITS
+        self._db.execute("BEGIN IMMEDIATE")
+        rows = self._db.execute(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id > ? AND id < ? LIMIT ?) RETURNING shared",
+            (first, first + (1 << NUMBER_BITS), entries_max)).fetchall()
+        self._unshare(row[0] for row in rows if row[0] is not None)
+        if len(rows) < entries_max:
+            self._db.execute("DELETE FROM doomed WHERE client = ?", (client,))
+        self._db.execute("COMMIT")
+        return True
+
+    # Room ------------------------------------------------------------------------------------
+    def room(self) -> bool:
+        """Whether the disk has room for more than acknowledgements. Restores the reserve when it has."""
+        disk = os.statvfs(self.path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        # A margin on the way back, so that it doesn't flutter around the mark.
+        self.is_squeezed = free < (self.reserve_bytes * 5 // 4 if self.is_squeezed else self.reserve_bytes)
+        if not self.is_squeezed and not self.reserve.exists():
+            self._keep_reserve()
+        return not self.is_squeezed
+
+    def _keep_reserve(self) -> None:
+        size = min(RESERVE_BYTES, self.reserve_bytes)
+        try:
+            fd = os.open(self.reserve, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, size)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise Misuse("cannot-write", f"cannot keep the reserve file {self.reserve}: {error.strerror}") from None
+            self.is_squeezed = True
+            self.reserve.unlink(missing_ok=True)
+
+    def _release_reserve(self) -> None:
+        self.is_squeezed = True
+        self.reserve.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _sum(ident: int, envelope: bytes, body: bytes) -> int:
+    # The place is part of the sum: a row that turns up elsewhere is damage too.
+    return crc32(body, crc32(envelope, ident & 0xFFFFFFFF))
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE") and "full" in str(error)
+
+
+def _damaged(path: Path, why: str) -> str:
+    return f"the store {path} is damaged ({why}); restore a backup of it, nothing was changed"
+
+
+def _opening(path: Path, error: sqlite3.Error) -> Damaged | Misuse:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return Damaged("store-damaged", _damaged(path, str(error)))
+    return Misuse("cannot-open", f"cannot open the store {path}: {error}; check the data folder and its disk")
