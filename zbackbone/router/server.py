@@ -161,8 +161,7 @@ class Server:
         count["cut_connections"] = self._peers.cut_count + self._listeners.cut_count
         count["damaged_batches"] = self.store.damaged
         try:
-            self.store.tidy(FULL_S = 0.25            # a full disk is tried again after
-TIDY_ENTRIES)
+            self.store.tidy(TIDY_ENTRIES)
         except sqlite3.Error as error:
             raise StorageFailed(str(error)) from error
 
