@@ -354,7 +354,8 @@ class Taken(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """delivered: the highest inbox number sent on this connection. time_ms: the hub's clock."""
+    """delivered: 1 + the highest inbox number sent on this connection, 0 when the inbox is not
+    delivered here. time_ms: the hub's clock."""
 
     request: int
     delivered: int

@@ -106,6 +106,8 @@ class Session:
         self._live_got = self._live_used = 0         # the same for live bytes over this connection
         self._live_granted = p.WINDOW_BYTES
         self._regap_s = 0.0
+        self._attached_at = 0                        # the last request before our Receive
+        self._unconfirmed = False                    # acks or credit said since the last ping
         self._streams: dict[str, tuple[int, int]] = {}
         self._seen: dict[tuple[str, bytes], int] = {}
         self._heard_s = self._said_s = self._progress_s = 0.0
@@ -155,9 +157,12 @@ class Session:
         return request
 
     def receive(self) -> None:
-        """Takes the inbox to this session, from here on and over reconnects."""
-        self.inbox_error = None
-        if not self._receiving:
+        """Takes the inbox to this session, from here on and over reconnects.
+
+        Not when another took it and the application doesn't know yet: two would take turns
+        in taking it, unseen.
+        """
+        if not self._receiving and self.inbox_error is None:
             self._receiving = True
             self._attach()
 
@@ -248,10 +253,15 @@ class Session:
         return min(times)
 
     def ping(self, now_s: float) -> Request:
+        """Asks for a sign of life, behind whatever the hub has not confirmed yet."""
+        if self._unconfirmed:
+            self._say_acks()
+            self._say(p.Credit(self._granted, self._live_granted, self.missed))
         request = self.ask(p.Ping)
         self._ping = (self._last_request, now_s)
         request.asked_s = now_s
         self._say(request.command)
+        self._unconfirmed = False
         return request
 
     def _say(self, command: p.Command, body: bytes = b"") -> None:
@@ -270,6 +280,7 @@ class Session:
         self._ack_at = None
         if self.welcome is not None and self._ack > (0, 0):
             self._say(p.Ack(*self._ack))
+            self._unconfirmed = True
 
     def _say_credit(self) -> None:
         inbox, live = self._used + self.window_bytes, self._live_used + p.WINDOW_BYTES
@@ -277,12 +288,14 @@ class Session:
                 or live - self._live_granted >= p.WINDOW_BYTES // 4:
             self._granted, self._live_granted = inbox, live
             self._say(p.Credit(inbox, live, self.missed))
+            self._unconfirmed = True
 
     def _attach(self) -> None:
         self._got = self._used = 0
         if self.welcome is not None:
             # What still waits here was paid for under the last Receive.
             self._granted = self.window_bytes
+            self._attached_at = self._last_request
             self._say(p.Receive(self._received, self.window_bytes))
 
     # What the hub says -----------------------------------------------------------------------
@@ -390,8 +403,8 @@ class Session:
     def _hear_pong(self, pong: p.Pong, _body: bytes, now_s: float) -> None:
         if self._ping is not None and self._ping[0] == pong.request:
             self._ping = None
-        if self._receiving and pong.delivered > self._received:
-            self._close_gap(now_s)
+        if self._receiving and pong.request > self._attached_at and pong.delivered != self._received + 1:
+            self._close_gap(now_s)                   # a delivery was lost, or our Receive was
         self._answer(pong.request, result={"time_ms": pong.time_ms})
 
     def _hear_done(self, done: p.Done, *_: Any) -> None:

@@ -222,7 +222,8 @@ class Hub:
 
     def _ping(self, peer: Peer, ping: p.Ping, _body: bytes, now_ms: int, _now_s: float) -> None:
         inbox = self.inboxes[peer.client.id]
-        self._answers.append((peer.route, p.Pong(ping.request, inbox.cursor if inbox.peer is peer else 0, now_ms)))
+        delivered = inbox.told + 1 if inbox.peer is peer else 0
+        self._answers.append((peer.route, p.Pong(ping.request, delivered, now_ms)))
 
     def _numbering(self, client: int, outbox: bytes, now_s: float) -> Numbering:
         boxes = self.outboxes.setdefault(client, {})
@@ -369,10 +370,10 @@ class Hub:
     def _credit(self, peer: Peer, credit: p.Credit, _body: bytes, _now_ms: int, _now_s: float) -> None:
         inbox = self.inboxes[peer.client.id]
         if inbox.peer is peer:
-            inbox.credit = min(credit.inbox, inbox.sent + p.WINDOW_BYTES_MAX)
+            inbox.credit = max(inbox.credit, min(credit.inbox, inbox.sent + p.WINDOW_BYTES_MAX))
             self._due[inbox] = None
             self._hungry[inbox] = None
-        peer.live_credit = min(credit.live, peer.live_sent + p.WINDOW_BYTES_MAX)
+        peer.live_credit = max(peer.live_credit, min(credit.live, peer.live_sent + p.WINDOW_BYTES_MAX))
         if credit.missed > peer.missed:
             self.count["live_missed"] += credit.missed - peer.missed
             peer.missed = credit.missed
