@@ -27,8 +27,9 @@ def say(who: str, text: str) -> None:
 
 def position(step: int) -> str:
     """A glider's zigzag down the Ellett line, as an NMEA sentence (GLL)."""
-    north, west, depth = 57 + step * 0.01, 10 + 0.02 * math.sin(step / 3), abs(math.sin(step / 2)) * 900
-    body = f"GPGLL,{int(north):02d}{north % 1 * 60:07.4f},N,{int(west):03d}{west % 1 * 60:07.4f},W,{depth:.0f}m"
+    north, west, minutes = 57 + step * 0.002, 10 + 0.02 * math.sin(step / 3), 12 * 60 + step
+    body = (f"GPGLL,{int(north):02d}{north % 1 * 60:07.4f},N,{int(west):03d}{west % 1 * 60:07.4f},W,"
+            f"{minutes // 60 % 24:02d}{minutes % 60:02d}00,A")
     check = 0
     for character in body:
         check ^= ord(character)
@@ -112,7 +113,7 @@ def conversation(glider_profile: Path, centre_profile: Path) -> None:
                 say("command centre", f"got   {message.body.decode()} from {message.sender}")
                 message.ack()
                 if count % 4 == 0:
-                    me.send(message.sender, f"waypoint {count // 4}: turn to {90 * count % 360} degrees".encode())
+                    me.send(message.sender, f"waypoint {count // 4}: turn to {45 * count} degrees".encode())
                 if count == POSITIONS:
                     return
 

@@ -2,8 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -14,6 +15,7 @@ from .running import Command, forget_stdout
 from .settings import from_file
 from .values import Address
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -21,7 +23,7 @@ class HubCommand(Command):
     speaks_as = "zbackbone-hub"
 
 
-def _option(name: str, **more: Any) -> Any:
+def _option(name: str, **more: Any) -> Callable[[Decorated], Decorated]:
     variable = "ZBACKBONE_" + name.removeprefix("--").replace("-", "_").upper()
     return click.option(name, envvar=variable, show_envvar=True, show_default=more.get("default") is not None, **more)
 
@@ -67,11 +69,7 @@ def hub(data: str | None, bind: str, live: str, address: str | None, inbox_bytes
     from ..router.daemon import Settings, serve
     _log_to_stderr(log_level)
     folder = Path(data).expanduser() if data else data_folder() / "hub"
-    try:
-        return serve(Settings(folder, bind, live, __version__, address or "", inbox_bytes, disk_reserve_bytes), _ready)
-    except Exception:
-        logging.getLogger("zbackbone.hub").debug("not served", exc_info=True)
-        raise
+    return serve(Settings(folder, bind, live, __version__, address or "", inbox_bytes, disk_reserve_bytes), _ready)
 
 
 def _ready(address: str, public_key: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings: a command's options from a TOML file: its keys and types checked, the flags and the environment before it."""
+"""Settings: a command's options from a TOML file, its keys and types checked."""
 
 import tomllib
 from pathlib import Path

@@ -10,7 +10,7 @@ from ..errors import Misuse
 UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class Address(click.ParamType):
+class Address(click.ParamType):  # type: ignore[type-arg]
     """HOST:PORT."""
 
     name = "HOST:PORT"
@@ -23,7 +23,7 @@ class Address(click.ParamType):
             self.fail(error.text, param, ctx)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """30s, 15m, 24h, 7d: whole seconds, at least one."""
 
     name = "DURATION"
@@ -37,7 +37,7 @@ class Duration(click.ParamType):
         return int(found[1]) * UNIT_S[found[2]]
 
 
-class Header(click.ParamType):
+class Header(click.ParamType):  # type: ignore[type-arg]
     """KEY=VALUE."""
 
     name = "KEY=VALUE"

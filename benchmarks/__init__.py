@@ -1,0 +1,1 @@
+"""Benchmarks: what the backbone carries on this machine, measured from process to process."""
