@@ -4,6 +4,7 @@ It keeps no state for its user: a test says each command itself, and reads each 
 """
 
 import base64
+import itertools
 import json
 import os
 import time
@@ -34,6 +35,7 @@ EVENTS = {
 }
 
 context = zmq.Context()
+serials = itertools.count()
 
 
 def header(word, *fields):
@@ -120,13 +122,13 @@ class Peer:
         self.requests = 0
         self.dealer = curve(zmq.DEALER, keys)
         self.dealer.setsockopt(zmq.ROUTING_ID, route or b"\1" + os.urandom(16))
-        self.monitor = self.dealer.get_monitor_socket()
+        self.monitor = monitor_of(self.dealer)
         self.dealer.connect(f"tcp://{keys.address}")
 
     def close(self):
-        if not self.dealer.closed:
-            self.dealer.disable_monitor()
-            self.dealer.close()
+        self.dealer.disable_monitor()
+        self.monitor.close()
+        self.dealer.close()
 
     # Speak -----------------------------------------------------------------------------------
     def say(self, word, *fields, body=b""):
@@ -195,7 +197,8 @@ class Ear:
 
     def __init__(self, keys, endpoint, *filters):
         self.sub = curve(zmq.SUB, keys)
-        self.monitor = self.sub.get_monitor_socket()
+        self.sub.setsockopt(zmq.SNDHWM, 0)      # at its high-water mark libzmq drops filters, silently
+        self.monitor = monitor_of(self.sub)
         host = keys.address.rpartition(":")[0]
         self.sub.connect(endpoint.replace("//*:", f"//{host}:"))
         self.echo = b"e." + os.urandom(8).hex().encode()
@@ -225,9 +228,9 @@ class Ear:
         return happened(self.monitor, events)
 
     def close(self):
-        if not self.sub.closed:
-            self.sub.disable_monitor()
-            self.sub.close()
+        self.sub.disable_monitor()
+        self.monitor.close()
+        self.sub.close()
 
 
 def curve(kind, keys):
@@ -239,6 +242,15 @@ def curve(kind, keys):
     sock.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
     sock.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
     return sock
+
+
+def monitor_of(sock):
+    address = f"inproc://monitor-{next(serials)}"
+    sock.monitor(address, zmq.EVENT_ALL)
+    pair = context.socket(zmq.PAIR)
+    pair.setsockopt(zmq.LINGER, 0)
+    pair.connect(address)
+    return pair
 
 
 def happened(monitor, events):

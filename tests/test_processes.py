@@ -143,8 +143,8 @@ def test_grants_hold_on_every_verb(hub):
         narrow.send("noc.c2", b"yes").wait(timeout=5)
         narrow.publish("soar.noc.x", b"yes").wait(timeout=5)
         narrow.subscribe("soar.noc.slocum.*")
-        for receipt, code in [(narrow.send("other", b"no"), "unknown-client"), (narrow.publish("soar.x", b"no"), "forbidden"),
-                              (narrow.broadcast(b"no"), "forbidden")]:
+        for receipt, code in [(narrow.send("other", b"no"), "unknown-client"),
+                              (narrow.publish("soar.x", b"no"), "forbidden"), (narrow.broadcast(b"no"), "forbidden")]:
             with pytest.raises(Refused, match=code):
                 receipt.wait(timeout=5)
         with pytest.raises(Refused, match="forbidden"):
@@ -277,7 +277,7 @@ def test_the_client_carries_on_over_an_outage_by_itself(hub):
             a.publish("t.1", b"after")
             return bool(listener._listening.queue)
         until(hears)
-        assert next(listener).body == b"after"
+        assert next(message.body for message in listener if message.body != b"while it was away") == b"after"
 
 
 def test_sigterm_and_sigint_stop_it_with_exit_code_0(hub):
@@ -406,8 +406,9 @@ def test_no_plaintext_gets_an_answer(hub):
             raw.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes(32))
             raw.sendall(b"\x04\x26\x05READY\x0bSocket-Type\0\0\0\6DEALER\x08Identity\0\0\0\0")
             answer = b""
-            while chunk := raw.recv(4096):
-                answer += chunk
+            with contextlib.suppress(ConnectionResetError):
+                while chunk := raw.recv(4096):
+                    answer += chunk
         assert len(answer) <= 64 and b"READY" not in answer
 
 

@@ -347,7 +347,7 @@ def check(world):
     reached = {name: {m.body for person in world.people if person.name == name for life in person.got for m in life}
                for name in NAMES}
     for sender in world.people:
-        for counter, body, wanted, batch in sender.sent:
+        for _counter, body, wanted, batch in sender.sent:
             story = f"{body!r} (batch {batch.number})"
             for name in NAMES:
                 got = body in reached[name]
@@ -395,7 +395,8 @@ def test_nothing_accepted_is_lost_doubled_or_reordered(chunk):
         try:
             check(tell(seed))
         except Exception as error:
-            raise AssertionError(f"in the world of seed {seed}: {error!r}; tell it again with ZBACKBONE_SEED={seed}") from error
+            raise AssertionError(f"in the world of seed {seed}: {error!r};"
+                                 f" tell it again with ZBACKBONE_SEED={seed}") from error
 
 
 def test_the_worlds_are_not_dull():

@@ -12,6 +12,10 @@ The map, from the ground floor up; a file imports only from above itself in this
     auth/keys          make, save and load secrets: profiles and join strings
     router/routes      pattern -> holders
     router/inbox       one client's queue: numbers, credit, acknowledgement
+    router/peer        one live connection of a client
+    router/audience    who gets a topic's messages: subscribers, listeners, live numbering
+    router/numbering   how far each sender's outbox has come
+    router/requests    what a client asks about its subscriptions, decided
     router/admin       what an operator asks, decided
     router/hub         the machine: hear, decide, remember, say
     router/store       the only SQL

@@ -3,13 +3,14 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import Misuse
+from ..errors import BackboneError, Misuse
 from .folders import config_folder
 from .running import say
 
@@ -96,27 +97,31 @@ def check_folder(folder: Path) -> None:
 
 
 def save(profile: "Profile", path: Path) -> Path:
-    """Writes it there or, rather than lose its key, to the first place that takes it. Returns where. Raises Misuse."""
+    """Writes it there or, rather than lose its key, in the first place that takes it. Returns where.
+
+    Raises BackboneError when no place does.
+    """
     from ..auth.keys import save_profile
-    try:
-        save_profile(profile, path)
-        return path
-    except (Misuse, OSError) as error:
-        first = Misuse("cannot-write", f"the profile was made, but cannot be written to {path} nor anywhere else"
-                                       f" ({error}); its key is lost: revoke it, and ask anew")
-    for spare in _spares(path):
-        with suppress(Misuse, OSError):
-            save_profile(profile, spare)
-            say(f"zb: could not write {path}; the profile is in {spare} instead: move it where you want it")
-            return spare
-    raise first
+    faults = []
+    for place in (path, *_spares(path)):
+        try:
+            save_profile(profile, place)
+        except Misuse as error:
+            faults.append(error.text)
+            continue
+        except OSError as error:
+            faults.append(f"{place}: {error.strerror}")
+            place.unlink(missing_ok=True)        # we made it, and there is no whole profile in it
+            continue
+        if place != path:
+            say(f"zb: {faults[0]}: the profile is in {place} now; move it where you want it")
+        return place
+    raise BackboneError("key-lost", f"the new profile can be written nowhere ({faults[0]}), so its key is lost;"
+                                    " have the client revoked, and made or invited anew")
 
 
 def _spares(path: Path) -> Iterator[Path]:
-    folders = [path.parent, config_folder(), Path.cwd(), Path(tempfile.gettempdir())]
-    for folder in folders:
-        for number in range(2, SPARES_MAX):
-            spare = folder / f"{path.stem}-{number}{path.suffix}"
-            if not os.path.lexists(spare):
-                yield spare
-                break
+    """Free names like it beside it, then elsewhere."""
+    for folder in (path.parent, config_folder(), Path(), Path(tempfile.gettempdir())):
+        names = (folder / f"{path.stem}-{number}{path.suffix}" for number in range(2, SPARES_MAX))
+        yield from islice((spare for spare in names if not os.path.lexists(spare)), 1)

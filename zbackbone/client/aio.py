@@ -186,7 +186,7 @@ class AsyncClient:
                 if batch is not None:
                     for message in batch:
                         yield message
-                elif not await self._poll(lambda: bool(listening.queue), timeout):
+                elif not await self._poll(lambda: connection.has_live(listening), timeout):
                     return
         finally:
             connection.unlisten(listening)
@@ -200,7 +200,10 @@ class AsyncClient:
 
     async def _ask(self, timeout: float | None, make: Callable[..., Any], *fields: Any) -> dict[str, Any]:
         request: Request = self._connection.ask(make, *fields)
-        await self._wait(lambda: request.done, timeout, "the hub has not answered")
+        try:
+            await self._wait(lambda: request.done, timeout, "the hub has not answered")
+        finally:
+            self._connection.forget(request)
         if request.error is not None:
             raise request.error
         return request.result

@@ -103,6 +103,17 @@ class Connection:
             self._send_due(time.monotonic())
             return request
 
+    def forget(self, request: Request) -> None:
+        """Its caller has given up waiting."""
+        with self.lock:
+            self.session.forget(request)
+
+    def has_live(self, listening: Listening) -> bool:
+        """Whether something came for it; raises when nothing more will."""
+        if not listening.queue and listening.error is not None:
+            raise listening.error
+        return bool(listening.queue)
+
     def receive(self) -> None:
         """Takes the inbox to this connection. A second time: notices that another took it."""
         with self.lock:
@@ -136,9 +147,8 @@ class Connection:
 
     def is_listening(self, listening: Listening) -> bool:
         """Whether its live messages come from now on, for certain; raises when they never will."""
-        for request in listening.requests:
-            if request.error is not None:
-                raise request.error
+        if listening.error is not None:
+            raise listening.error
         return all(r.done for r in listening.requests) and self._sub is not None and self._echoes_due == 0
 
     def unlisten(self, listening: Listening) -> None:

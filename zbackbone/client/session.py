@@ -55,15 +55,19 @@ class Arrived(NamedTuple):
 class Listening:
     """One listener's patterns and what has come for it. broadcasts: their live copies as well."""
 
-    __slots__ = ("patterns", "broadcasts", "queue", "size", "requests", "error")
+    __slots__ = ("patterns", "broadcasts", "queue", "size", "requests")
 
     def __init__(self, patterns: tuple[str, ...], broadcasts: bool) -> None:
         self.patterns = patterns
         self.broadcasts = broadcasts
         self.queue: deque[Arrived] = deque()
         self.size = 0
-        self.requests: list[Request] = []
-        self.error: BackboneError | None = None
+        self.requests: list[Request] = []            # one a pattern, as in `wanted`
+
+    @property
+    def error(self) -> BackboneError | None:
+        """Why the hub won't let it listen, if it won't."""
+        return next((request.error for request in self.requests if request.error is not None), None)
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -155,6 +159,10 @@ class Session:
         self._last_request += 1
         request = self.requests[self._last_request] = Request(make(self._last_request, *fields), again)
         return request
+
+    def forget(self, request: Request) -> None:
+        """Nobody waits for the answer any more; what was not sent yet is not sent at all."""
+        self.requests = {number: other for number, other in self.requests.items() if other is not request}
 
     def receive(self) -> None:
         """Takes the inbox to this session, from here on and over reconnects.
@@ -322,9 +330,9 @@ class Session:
             self.store = welcome.store
         self._live_got = self._live_used = 0
         self._live_granted = p.WINDOW_BYTES
-        for listening in self.listeners:
-            if all(request.done for request in listening.requests):
-                listening.requests = [self.ask(p.Listen, pattern) for pattern in listening.wanted]
+        for listening in self.listeners:             # what was granted, and what still waits, is asked again
+            listening.requests = [self.ask(p.Listen, pattern) if request.done and request.error is None else request
+                                  for pattern, request in zip(listening.wanted, listening.requests, strict=True)]
         self._say_acks()                             # before Receive, so that it starts behind them
         if self._receiving:
             self._attach()

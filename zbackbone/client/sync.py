@@ -218,7 +218,10 @@ class Client:
     # Waiting ---------------------------------------------------------------------------------
     def _ask(self, timeout: float | None, make: Callable[..., Any], *fields: Any, again: bool = True) -> dict[str, Any]:
         request: Request = self._connection.ask(make, *fields, again=again)
-        self._wait(lambda: request.done, timeout, "the hub has not answered")
+        try:
+            self._wait(lambda: request.done, timeout, "the hub has not answered")
+        finally:
+            self._connection.forget(request)
         if request.error is not None:
             raise request.error
         return request.result
@@ -288,7 +291,7 @@ class Listener:
             batch = connection.take_live(listening)
             if batch is not None:
                 self._messages.extend(batch)
-            elif not self._client._poll(lambda: bool(listening.queue), self._timeout):
+            elif not self._client._poll(lambda: connection.has_live(listening), self._timeout):
                 self.close()
                 raise StopIteration
         return self._messages.popleft()

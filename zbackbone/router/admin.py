@@ -83,7 +83,7 @@ def _show(hub: "Hub", _: Client, ask: p.Show, _now_ms: int) -> Decision:
         return [], _row(hub, ask.name) | {"grants": to_wire(invitation.grants)}
     client = _client(hub, ask.name)
     inbox = hub.inboxes[client.id]
-    patterns = hub.subscriptions.of(client.id)
+    patterns = hub.audience.subscriptions.of(client.id)
     return [], _row(hub, ask.name) | {
         "grants": to_wire(client.grants), "created_ms": client.created_ms, "missed": inbox.missed,
         "keys": [{"public_key": bytes.fromhex(k), "pending": pending} for k, pending in client.keys.items()],
@@ -124,7 +124,7 @@ def _grant(hub: "Hub", operator: Client, ask: p.Grant, _now_ms: int) -> Decision
 def _status(hub: "Hub", *_: object) -> Decision:
     return [], {
         "hub": hub.settings.version, "clients": len(hub.registry.by_id), "invitations": len(hub.registry.invited),
-        "connections": len(hub.peers), "subscriptions": len(hub.subscriptions),
+        "connections": len(hub.peers), "subscriptions": len(hub.audience.subscriptions),
         "waiting_messages": sum(i.messages - i.skip for i in hub.inboxes.values()),
         "waiting_bytes": sum(i.size for i in hub.inboxes.values()),
         "room_on_disk": hub.room, **hub.count}

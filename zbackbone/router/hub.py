@@ -9,19 +9,19 @@ The order is the promise: nothing that hangs on a fact is said before the fact i
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import facts as f
 from .. import protocol as p
-from ..auth.policy import may_broadcast, may_publish, may_read, may_send, may_subscribe, to_wire
+from ..auth.policy import may_broadcast, may_publish, may_send, to_wire
 from ..auth.registry import Client, Invitation, Registry
 from ..errors import Misuse, Refused
-from ..topics import BROADCAST_KEY, live_key, parse_pattern, parse_topic
-from . import admin
+from ..topics import BROADCAST_KEY, live_key, parse_topic
+from . import admin, requests
+from .audience import BROADCASTS, Audience
 from .inbox import Due, Inbox
-from .routes import Routes
-
-BROADCASTS = ""     # the pattern of Listen, and the name of the stream, for live broadcasts
+from .numbering import Numbering, Numberings
+from .peer import Peer
 
 
 class Settings(NamedTuple):
@@ -31,50 +31,6 @@ class Settings(NamedTuple):
     live: str = ""
     address: str = ""
     inbox_bytes_max: int = p.INBOX_BYTES_MAX
-
-
-class Peer:
-    """One live connection of a client. route: its routing id; names nobody, proves nothing."""
-
-    __slots__ = ("route", "key", "client", "session", "heard_s", "silent_s", "live_sent", "live_credit", "missed")
-
-    def __init__(self, route: bytes, key: str, client: Client, hello: p.Hello, now_s: float) -> None:
-        self.route = route
-        self.key = key
-        self.client = client
-        self.session = hello.session
-        self.heard_s = now_s
-        self.silent_s = 3 * min(max(hello.keepalive_s, 1), p.KEEPALIVE_S_MAX)
-        self.live_sent = 0
-        self.live_credit = p.WINDOW_BYTES
-        self.missed = 0
-
-
-class Numbering:
-    """A sender's outbox as the hub knows it. last: highest number decided. refused: number -> code."""
-
-    __slots__ = ("last", "refused", "used_s", "gap")
-
-    def __init__(self) -> None:
-        self.last = 0
-        self.refused: dict[int, str] = {}
-        self.used_s = 0.0
-        self.gap = 0            # the number asked for again, so that a gap is told once
-
-    def settle(self, number: int) -> None:
-        """The sender knows the answers up to here."""
-        if number > self.last:
-            self.last = number
-        if self.refused:
-            self.refused = {n: code for n, code in self.refused.items() if n > number}
-
-
-class Route(NamedTuple):
-    """Where a topic's messages go. public: a listener may get them over XPUB, and one wants them."""
-
-    inboxes: tuple[Inbox, ...]
-    public: bool
-    peers: tuple[Peer, ...]
 
 
 class Hub:
@@ -87,17 +43,12 @@ class Hub:
         self.make_pair = make_pair
         self.registry = Registry()
         self.inboxes: dict[int, Inbox] = {}
-        self.outboxes: dict[int, dict[bytes, Numbering]] = {}
-        self.subscriptions: Routes[int] = Routes()
-        self.listeners: Routes[Peer] = Routes()
-        self.broadcast_listeners: set[Peer] = set()
+        self.numberings = Numberings()
+        self.audience = Audience(self.registry, self.inboxes, first_stream)
         self.peers: dict[bytes, Peer] = {}
         self.peers_of: dict[int, set[Peer]] = {}
         self.count: dict[str, int] = dict.fromkeys(admin.COUNTERS, 0)
         self.room = True                       # whether the disk takes more
-        self._routes: dict[str, Route] = {}    # cache, emptied when a route or a grant changes
-        self._streams: dict[str, list[int]] = {}
-        self._next_stream = first_stream
         self._facts: list[f.Fact] = []
         self._lazy: dict[tuple[int, bytes], f.Moved] = {}
         self._answers: list[tuple[bytes, p.Command]] = []
@@ -106,6 +57,7 @@ class Hub:
         self._live_to: list[tuple[Peer, p.Live, bytes]] = []
         self._due: dict[Inbox, None] = {}
         self._hungry: dict[Inbox, None] = {}
+        self._notes: list[str] = []
         self._cut: list[str] = []
         self._close: list[bytes] = []
 
@@ -153,9 +105,7 @@ class Hub:
         inbox = self.inboxes.get(peer.client.id)
         if inbox is not None and inbox.peer is peer:
             inbox.detach()
-        self.broadcast_listeners.discard(peer)
-        if self.listeners.drop(peer):
-            self._routes.clear()
+        self.audience.leave(peer)
 
     def tick(self, now_ms: int, now_s: float) -> None:
         """Once a second or so: what time alone brings about."""
@@ -184,6 +134,7 @@ class Hub:
                 f.Registered(self.registry.last_id + 1, who.name, command.public_key.hex(), to_wire(who.grants),
                              now_ms),
             ])
+            self._notes.append(f"{who.name} joined")
             self._answers.append((route, p.Done(command.request, {"name": who.name})))
 
     # Sessions --------------------------------------------------------------------------------
@@ -205,7 +156,7 @@ class Hub:
         peer = Peer(route, key, client, hello, now_s)
         self.peers[route] = peer
         mine.add(peer)
-        numbering = self.outboxes.get(client.id, {}).get(hello.outbox)
+        numbering = self.numberings.get(client.id, hello.outbox)
         self._answers.append((route, p.Welcome(
             client.name, self.settings.version, self.store_id, self.settings.live, self.settings.address,
             now_ms, {"body_bytes": p.BODY_BYTES_MAX, "batch_bytes": p.BATCH_BYTES_MAX,
@@ -215,7 +166,7 @@ class Hub:
             self._accepted[route, hello.outbox] = numbering
 
     def _bye(self, peer: Peer, bye: p.Bye, _body: bytes, _now_ms: int, _now_s: float) -> None:
-        numbering = self.outboxes.get(peer.client.id, {}).get(bye.outbox)
+        numbering = self.numberings.get(peer.client.id, bye.outbox)
         if numbering is not None and bye.settled >= numbering.last:
             self._forget(peer.client.id, bye.outbox)
         self.lost(peer.route)
@@ -226,15 +177,12 @@ class Hub:
         self._answers.append((peer.route, p.Pong(ping.request, delivered, now_ms)))
 
     def _numbering(self, client: int, outbox: bytes, now_s: float) -> Numbering:
-        boxes = self.outboxes.setdefault(client, {})
-        numbering = boxes.get(outbox)
-        if numbering is None:
-            if len(boxes) >= p.OUTBOXES_MAX:
+        if self.numberings.get(client, outbox) is None:
+            surplus = self.numberings.surplus(client)
+            if surplus is not None:
                 self.count["outboxes_forgotten"] += 1
-                self._forget(client, min(boxes, key=lambda b: boxes[b].used_s))
-            numbering = boxes[outbox] = Numbering()
-        numbering.used_s = now_s
-        return numbering
+                self._forget(client, surplus)
+        return self.numberings.use(client, outbox, now_s)
 
     def _forget(self, client: int, outbox: bytes) -> None:
         self._lazy.pop((client, outbox), None)
@@ -295,7 +243,7 @@ class Hub:
                 return error.code, ()
             if not may_publish(client.grants, send.address):
                 return "forbidden", ()
-            return "", self._route(send.address).inboxes
+            return "", self.audience.of(send.address).inboxes
         if send.way == p.BROADCAST:
             if not may_broadcast(client.grants):
                 return "forbidden", ()
@@ -320,38 +268,16 @@ class Hub:
         if places:
             yield f.Stored(count, envelope, body, tuple(places))
 
-    def _route(self, topic: str) -> Route:
-        route = self._routes.get(topic)
-        if route is None:
-            by_id = self.registry.by_id
-            inboxes = tuple(self.inboxes[c] for c in self.subscriptions.match(topic)
-                            if may_read(by_id[c].grants, topic))
-            peers: tuple[Peer, ...] = self.listeners.match(topic)
-            public = self.registry.public.is_public(topic)
-            if len(self._routes) >= p.STREAMS_MAX:
-                self._routes.clear()
-            route = self._routes[topic] = Route(
-                inboxes, public and bool(peers),
-                () if public else tuple(q for q in peers if may_read(q.client.grants, topic)))
-        return route
-
     def _speak_live(self, send: p.Send, envelope: bytes, body: bytes) -> None:
-        name = send.address if send.way == p.PUBLISH else BROADCASTS
-        stream = self._streams.get(name)
-        if stream is None:
-            if len(self._streams) >= p.STREAMS_MAX:
-                self._streams.pop(next(iter(self._streams)))
-            stream = self._streams[name] = [self._next_stream, 0]
-            self._next_stream += 1
-        live = p.Live(stream[0], stream[1], envelope)
-        stream[1] += send.messages
         if send.way == p.BROADCAST:
-            if self.broadcast_listeners:
+            live = self.audience.number(BROADCASTS, envelope, send.messages)
+            if self.audience.broadcast_listeners:
                 self._live.append((BROADCAST_KEY, live, body))
             return
-        route = self._route(name)
+        live = self.audience.number(send.address, envelope, send.messages)
+        route = self.audience.of(send.address)
         if route.public:
-            self._live.append((live_key(name), live, body))
+            self._live.append((live_key(send.address), live, body))
         for peer in route.peers:
             if peer.live_sent < peer.live_credit:
                 peer.live_sent += len(envelope) + len(body)
@@ -387,54 +313,18 @@ class Hub:
         if self.inboxes[peer.client.id].can_ack(ack.number, ack.skip):
             self._decided([f.Acked(peer.client.id, ack.number, ack.skip)])
 
-    # Subscriptions ---------------------------------------------------------------------------
-    def _subscribe(self, peer: Peer, ask: p.Subscribe, _body: bytes, _now_ms: int, _now_s: float) -> None:
-        client = peer.client
-        pattern = parse_pattern(ask.pattern)
-        if not may_subscribe(client.grants, pattern):
-            raise Refused("forbidden", p.REFUSALS["forbidden"])
-        if pattern not in self.subscriptions.of(client.id):
-            if self.subscriptions.count(client.id) >= p.SUBSCRIPTIONS_MAX:
-                raise Refused("too-many", p.REFUSALS["too-many"])
-            self._decided([f.Subscribed(client.id, pattern)])
-        self._answers.append((peer.route, p.Done(ask.request, {})))
-
-    def _unsubscribe(self, peer: Peer, ask: p.Unsubscribe, _body: bytes, _now_ms: int, _now_s: float) -> None:
-        pattern = parse_pattern(ask.pattern)
-        if pattern not in self.subscriptions.of(peer.client.id):
-            raise Refused("not-subscribed", p.REFUSALS["not-subscribed"])
-        self._decided([f.Unsubscribed(peer.client.id, pattern)])
-        self._answers.append((peer.route, p.Done(ask.request, {})))
-
-    def _list_subscriptions(self, peer: Peer, ask: p.Subscriptions, *_: object) -> None:
-        rows = [s for s in self.subscriptions.of(peer.client.id) if s > ask.after]
-        self._answers.append((peer.route, p.Done(ask.request, {
-            "patterns": rows[:p.ANSWER_ROWS_MAX], "more": len(rows) > p.ANSWER_ROWS_MAX})))
-
-    def _listen(self, peer: Peer, ask: p.Listen, *_: object) -> None:
-        if ask.pattern == BROADCASTS:
-            self.broadcast_listeners.add(peer)
-        else:
-            pattern = parse_pattern(ask.pattern)
-            if not may_subscribe(peer.client.grants, pattern):
-                raise Refused("forbidden", p.REFUSALS["forbidden"])
-            if self.listeners.count(peer) >= p.LISTENS_MAX:
-                raise Refused("too-many", p.REFUSALS["too-many"])
-            if self.listeners.add(pattern, peer):
-                self._routes.clear()
-        self._answers.append((peer.route, p.Done(ask.request, {})))
-
-    def _unlisten(self, peer: Peer, ask: p.Unlisten, *_: object) -> None:
-        if ask.pattern == BROADCASTS:
-            self.broadcast_listeners.discard(peer)
-        elif self.listeners.remove(parse_pattern(ask.pattern), peer):
-            self._routes.clear()
-        self._answers.append((peer.route, p.Done(ask.request, {})))
-
-    def _administer(self, peer: Peer, ask: p.Command, _body: bytes, now_ms: int, now_s: float) -> None:
-        facts, result = admin.decide(self, peer.client, ask, now_ms)
+    # Requests --------------------------------------------------------------------------------
+    def _request(self, peer: Peer, ask: Any, *_: object) -> None:
+        facts, result = requests.decide(self, peer, ask)
         self._decided(facts)
-        self._answers.append((peer.route, p.Done(ask.request, result)))  # type: ignore[attr-defined]
+        self._answers.append((peer.route, p.Done(ask.request, result)))
+
+    def _administer(self, peer: Peer, ask: Any, _body: bytes, now_ms: int, now_s: float) -> None:
+        facts, result = admin.decide(self, peer.client, ask, now_ms)
+        if facts:
+            self._notes.append(f"{peer.client.name} asked to {type(ask).__name__.lower()} {ask.name}")
+        self._decided(facts)
+        self._answers.append((peer.route, p.Done(ask.request, result)))
 
     # Remember --------------------------------------------------------------------------------
     def _decided(self, facts: list[f.Fact]) -> None:
@@ -457,9 +347,7 @@ class Hub:
                     elif inbox.peer is not None:
                         self._hungry[inbox] = None
             case f.Moved(client, outbox, number, refused):
-                numbering = self.outboxes.setdefault(client, {}).setdefault(outbox, Numbering())
-                numbering.last = number
-                numbering.refused = dict(refused)
+                self.numberings.set(client, outbox, number, refused)
             case f.Acked(client, number, skip):
                 self.inboxes[client].ack(number, skip)
             case f.Freed(client, messages, size):
@@ -467,13 +355,13 @@ class Hub:
                     self.inboxes[client].messages -= messages
                     self.inboxes[client].size -= size
             case f.OutboxForgotten(client, outbox):
-                self.outboxes.get(client, {}).pop(outbox, None)
+                self.numberings.forget(client, outbox)
             case f.Subscribed(client, pattern):
-                self.subscriptions.add(pattern, client)
-                self._routes.clear()
+                self.audience.subscriptions.add(pattern, client)
+                self.audience.changed()
             case f.Unsubscribed(client, pattern):
-                self.subscriptions.remove(pattern, client)
-                self._routes.clear()
+                self.audience.subscriptions.remove(pattern, client)
+                self.audience.changed()
             case f.Missed(client, count):
                 self.inboxes[client].missed += count
                 self.count["inbox_missed"] += count
@@ -485,7 +373,7 @@ class Hub:
 
     def _apply_to_registry(self, fact: f.Fact) -> None:
         self.registry.apply(fact)
-        self._routes.clear()
+        self.audience.changed()
         match fact:
             case f.Registered(client):
                 self.inboxes[client] = Inbox(client)
@@ -493,11 +381,13 @@ class Hub:
                 self._end([q for q in self.peers_of.get(client, ()) if q.key == key], [key])
             case f.Granted(client):
                 for peer in self.peers_of.get(client, ()):
-                    self._end_listens(peer)
+                    for pattern in self.audience.end_forbidden(peer):
+                        self._deny(peer.route, 0, "forbidden",
+                                   f"your grants changed: you no longer listen to {pattern}")
             case f.Revoked(client):
                 self._end(list(self.peers_of.pop(client, ())), [])
-                self.subscriptions.drop(client)
-                self.outboxes.pop(client, None)
+                self.audience.subscriptions.drop(client)
+                self.numberings.forget_client(client)
                 inbox = self.inboxes.pop(client)
                 self._due.pop(inbox, None)
                 self._hungry.pop(inbox, None)
@@ -507,13 +397,6 @@ class Hub:
         for peer in peers:
             self._close.append(peer.route)
             self.lost(peer.route)
-
-    def _end_listens(self, peer: Peer) -> None:
-        """What a peer listens to was checked against grants that it no longer has."""
-        for pattern in self.listeners.of(peer):
-            if not may_subscribe(peer.client.grants, pattern):
-                self.listeners.remove(pattern, peer)
-                self._deny(peer.route, 0, "forbidden", f"your grants changed: you no longer listen to {pattern}")
 
     def take_facts(self, lazy_too: bool = False) -> list[f.Fact]:
         """The facts to commit now, in order. Lazy ones alone wait, unless they are asked for."""
@@ -526,6 +409,11 @@ class Hub:
             facts += [x for at, x in self._lazy.items() if moved.get(at, 0) < x.number]
             self._lazy = {}
         return facts
+
+    def take_notes(self) -> list[str]:
+        """What an operator's log should hold of what was just committed, one line each."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def committed(self, freed: Iterable[f.Freed]) -> None:
         for fact in freed:
@@ -598,7 +486,6 @@ class Hub:
 HANDLERS: dict[type, Callable[..., None]] = {
     p.Send: Hub._send, p.Ack: Hub._ack, p.Credit: Hub._credit, p.Ping: Hub._ping,
     p.Receive: Hub._receive, p.Release: Hub._release, p.Bye: Hub._bye,
-    p.Subscribe: Hub._subscribe, p.Unsubscribe: Hub._unsubscribe, p.Subscriptions: Hub._list_subscriptions,
-    p.Listen: Hub._listen, p.Unlisten: Hub._unlisten,
+    **dict.fromkeys(requests.COMMANDS, Hub._request),
     **dict.fromkeys(admin.COMMANDS, Hub._administer),
 }

@@ -62,7 +62,8 @@ class Inbox:
             self.fresh.append((number, envelope, body))
             self.fresh_bytes += _size(envelope, body)
         if not self.fresh:
-            self.cursor = max(self.cursor, upto)     # nothing is left there: damaged, or purged
+            # Nothing is left there: it was damaged, or purged.
+            self.cursor = max(self.cursor, min(upto, self.next - 1))
 
     # What goes out ---------------------------------------------------------------------------
     def attach(self, peer: Hashable, after: int, credit: int) -> None:

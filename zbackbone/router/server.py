@@ -141,9 +141,9 @@ class Server:
         if tick:
             self._tick(now_ms, now_s)
         self._remember(lazy_too=tick)
+        self._cut()                                  # before a word of it is said: revoked is revoked
         self._say()
         self._deliver(now_s)
-        self._cut()
 
     def _patience_ms(self) -> int:
         if self._stopping or self.hub.is_hungry:
@@ -159,7 +159,10 @@ class Server:
         self._listeners.cut_silent(now_s)
         count = self.hub.count
         count["cut_connections"] = self._peers.cut_count + self._listeners.cut_count
-        count["damaged_batches"] = self.store.damaged
+        if count["damaged_batches"] < self.store.damaged:
+            log.error("%d batches on disk fail their checksum and are held back; the disk is not to be trusted",
+                      self.store.damaged - count["damaged_batches"])
+            count["damaged_batches"] = self.store.damaged
         try:
             self.store.tidy(TIDY_ENTRIES)
         except sqlite3.Error as error:
@@ -284,6 +287,8 @@ class Server:
         except (sqlite3.Error, OSError) as error:
             raise StorageFailed(str(error)) from error
         self.hub.room = self.hub.room and not self.store.is_squeezed
+        for note in self.hub.take_notes():
+            log.info("%s", note)
 
     def _commit(self, facts: list[f.Fact]) -> list[f.Freed]:
         """Commits, however long a full disk makes it wait: what was decided can't be taken back."""
