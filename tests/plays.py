@@ -89,6 +89,7 @@ class HubPlay:
         self.published = []          # (key, stream, before, body) on the live side since the last look
         self.cut_keys = []
         self.facts = []              # of the last turn
+        self.notes = []              # for the operator's log
         self._pairs = itertools.count(1)
         self._routes = itertools.count(1)
         self._runs = itertools.count(1)
@@ -152,22 +153,18 @@ class HubPlay:
         self.facts = hub.take_facts(lazy_too)
         if self.facts:
             hub.committed(self.store.commit(self.facts))
+        self.notes += hub.take_notes()
+        self._cut()
         for route, command in hub.answers():
-            if route in self.lines:
-                self.lines[route].heard.append(command)
+            self._hears(route, command)
         live, live_to = hub.live()
         self.published += [(key, command.stream, command.before, body) for key, command, body in live]
         for peer, command, body in live_to:
-            self.lines[peer.route].heard.append((command, body))
+            self._hears(peer.route, (command, body))
         self._deliver(stuck)
         for inbox in hub.hungry(32):
             hub.fed(inbox, *self.store.read(inbox.client, inbox.cursor, 1000))
         self._deliver(stuck)
-        keys, routes = hub.cuts()
-        self.cut_keys += keys
-        for line in list(self.lines.values()):
-            if line.key in keys or line.route in routes:
-                self.unplug(line)
 
     def turns(self):
         """Turns until nothing is left to read from disk."""
@@ -177,12 +174,22 @@ class HubPlay:
 
     def _deliver(self, stuck):
         for inbox, peer, due in self.hub.deliveries():
-            line = self.lines[peer.route]
-            if line in stuck:
+            if self.lines[peer.route] in stuck:
                 self.hub.undelivered(inbox, due)
                 continue
             for number, previous, skip, envelope, body in due:
-                line.heard.append((p.Deliver(number, previous, skip, envelope), body))
+                self._hears(peer.route, (p.Deliver(number, previous, skip, envelope), body))
+
+    def _hears(self, route, what):
+        if route in self.lines:
+            self.lines[route].heard.append(what)
+
+    def _cut(self):
+        keys, routes = self.hub.cuts()
+        self.cut_keys += keys
+        for line in list(self.lines.values()):
+            if line.key in keys or line.route in routes:
+                self.unplug(line)
 
     def unplug(self, line):
         line.is_open = False

@@ -10,7 +10,7 @@ import click
 from ..errors import Misuse
 from . import profiles
 from .output import moment, print_json, print_table
-from .running import Group, say
+from .running import DONE, FAILED, Group, say
 from .values import Address, Duration, seconds
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def invite(ctx: click.Context, /, name: str, expires: int, address: str | None, 
     with profiles.operator(ctx) as operator:
         string = operator.invite(name, _grants(**grants), expires, address or "")
     click.echo(string)
-    say(f"{name} may join once within {seconds(expires)}, at {from_join_string(string).address}: zb join STRING")
+    where = from_join_string(string).address
+    say(f"{name} may join once within {seconds(expires)}, at {where}: zb join STRING")
+    _warn_of_loopback(where)
 
 
 @clients.command()
@@ -138,6 +140,12 @@ def rotate(ctx: click.Context, name: str, output: str, now: bool, address: str |
 def _written(profile: "Profile", path: Path) -> None:
     path = profiles.save(profile, path)
     click.echo(f"wrote {path}: {profile.name} at {profile.address} (whoever has it is {profile.name}: keep it secret)")
+    _warn_of_loopback(profile.address)
+
+
+def _warn_of_loopback(address: str) -> None:
+    if address.startswith(("127.", "localhost:", "[::1]:")):
+        say(f"zb: {address} is good on this machine only; for another, say --address HOST:PORT")
 
 
 @clients.command()
@@ -169,7 +177,7 @@ def grant(ctx: click.Context, /, name: str, everything: bool, **grants: Any) -> 
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_context
-def revoke(ctx: click.Context, name: str, yes: bool) -> None:
+def revoke(ctx: click.Context, name: str, yes: bool) -> int:
     """End a client, or an invitation that was not used yet.
 
     Its key is refused from then on, its connections are cut, its subscriptions
@@ -183,9 +191,12 @@ def revoke(ctx: click.Context, name: str, yes: bool) -> None:
     with profiles.operator(ctx) as operator:
         if not yes:
             waiting = operator.show(name).get("waiting", 0)
-            click.confirm(f"Revoke {name}, and delete its {waiting} waiting messages?", abort=True, err=True)
+            if not click.confirm(f"Revoke {name}, and delete its {waiting} waiting messages?", err=True):
+                say("nothing was revoked")
+                return FAILED
         purged = operator.revoke(name)
     click.echo(f"revoked {name}; {purged} waiting messages went with it")
+    return DONE
 
 
 @clients.command("list")

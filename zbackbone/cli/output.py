@@ -127,9 +127,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:
-    """Columns as wide as they need to be; numbers to the right."""
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:>{width}}" if isinstance(cell, int) else f"{cell:<{width}}"
-                 for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    """Columns as wide as they need to be; those with numbers in them to the right."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        width, side = max(len(str(cell)) for cell in column), ">" if any(type(c) is int for c in column) else "<"
+        columns.append([f"{cell!s:{side}{width}}" for cell in column])
+    for row in zip(*columns, strict=True):
+        click.echo("  ".join(row).rstrip())

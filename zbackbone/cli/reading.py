@@ -73,6 +73,9 @@ def listen(ctx: click.Context, patterns: tuple[str, ...], broadcasts: bool, coun
       zb listen 'soar.noc.#'
       zb listen '#' --broadcasts --json
     """
+    if not (patterns or broadcasts):
+        raise click.UsageError("name a PATTERN, or say --broadcasts", ctx)
+
     def source(me: "Client") -> "tuple[Iterator[Message], Callable[[], bool]]":
         live = me.listen(*patterns, broadcasts=broadcasts, timeout=wait)
         return live, lambda: bool(live._messages or live._listening.queue)

@@ -61,6 +61,7 @@ class Command(click.Command):
             return FAILED
         except OSError as error:
             self._say(f"{error.filename or 'the system'}: {error.strerror or error}", "system")
+            forget_stdout()    # if that was what failed, Python would try and fail once more
         except Exception as error:
             self._say(f"an unexpected {type(error).__name__}: {error}; please report it", "fault")
         if log.isEnabledFor(logging.DEBUG):

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-class Stopped(Exception):
-    """A signal came during a wait."""
+class Stopped(BaseException):
+    """A signal came during a wait. Like KeyboardInterrupt nobody's `except Exception` may swallow it."""
 
 
 class Stopping:

@@ -388,6 +388,7 @@ class Hub:
                 self._end(list(self.peers_of.pop(client, ())), [])
                 self.audience.subscriptions.drop(client)
                 self.numberings.forget_client(client)
+                self._lazy = {at: fact for at, fact in self._lazy.items() if at[0] != client}
                 inbox = self.inboxes.pop(client)
                 self._due.pop(inbox, None)
                 self._hungry.pop(inbox, None)

@@ -166,7 +166,7 @@ class SqliteStore:
             (first + after, first + (1 << NUMBER_BITS)))
         for ident, total, shared, envelope, body in cursor:
             number = ident - first
-            if total is None or envelope is None or body is None or _sum(shared or ident, envelope, body) != total:
+            if type(envelope) is not bytes or type(body) is not bytes or _sum(shared or ident, envelope, body) != total:
                 self.damaged += 1
                 continue
             out.append((number, envelope, body))
@@ -180,61 +180,42 @@ class SqliteStore:
     def commit(self, facts: list[f.Fact]) -> list[f.Freed]:
         """Raises NoRoom when the disk is full to the last byte: nothing is changed, try it again.
         Raises sqlite3.Error when it can't be made durable; the caller then stops for good."""
-        try:
-            return self._commit(facts)
-        except sqlite3.OperationalError as error:
-            if not _is_full(error):
-                raise
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if not self.reserve.exists():
-                raise NoRoom(str(error)) from error
-            self._release_reserve()
-            return self._commit(facts)
+        while True:
+            try:
+                return self._commit(facts)
+            except sqlite3.OperationalError as error:
+                if not _is_full(error):
+                    raise
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if not self._release_reserve():
+                    raise NoRoom(str(error)) from error
 
     def _commit(self, facts: list[f.Fact]) -> list[f.Freed]:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        entries: list[tuple[Any, ...]] = []
-        placed: dict[int, list[int]] = {}
-        moved: dict[tuple[int, bytes], tuple[Any, ...]] = {}
-        acked: dict[int, f.Acked] = {}
-        rare: list[f.Fact] = []
+        self._db.execute("BEGIN IMMEDIATE")
+        bulk, freed = _Bulk(), []
+        revoked: set[int] = set()
         for fact in facts:
             if type(fact) is f.Stored:
-                self._store(fact, entries, placed)
+                self._store(fact, bulk)
             elif type(fact) is f.Moved:
-                moved[fact.client, fact.outbox] = (
-                    fact.client, fact.outbox, fact.number, json.dumps(fact.refused) if fact.refused else "[]")
+                if fact.client not in revoked:
+                    bulk.moved[fact.client, fact.outbox] = fact
             elif type(fact) is f.Acked:
-                acked[fact.client] = fact
+                bulk.acked[fact.client] = fact
             else:
-                rare.append(fact)
-        for fact in rare:
-            if type(fact) is f.OutboxForgotten:
-                moved.pop((fact.client, fact.outbox), None)   # its last word; a new one has a new name
-            elif type(fact) is f.Revoked:
-                acked.pop(fact.client, None)
-                moved = {at: row for at, row in moved.items() if at[0] != fact.client}
-            if type(fact) is not f.Revoked:
+                if type(fact) is f.Revoked or type(fact) is f.OutboxForgotten:
+                    freed += self._write(bulk)       # what came before goes before: it may be about the same
+                    bulk = _Bulk()
+                if type(fact) is f.Revoked:
+                    revoked.add(fact.client)
                 self._remember(fact)
-        if entries:
-            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
-        if placed:
-            db.executemany("UPDATE inboxes SET next = ?, messages = messages + ?, size = size + ? WHERE client = ?",
-                           [(*row, client) for client, row in placed.items()])
-        if moved:
-            db.executemany("INSERT INTO outboxes VALUES (?, ?, ?, ?) ON CONFLICT (client, outbox)"
-                           " DO UPDATE SET number = excluded.number, refused = excluded.refused", list(moved.values()))
-        freed = [self._free(fact) for fact in acked.values()]
-        for fact in rare:
-            if type(fact) is f.Revoked:
-                self._revoke(fact.client)
-        db.execute("COMMIT")
-        return freed
+        freed += self._write(bulk)
+        self._db.execute("COMMIT")
+        return [fact for fact in freed if fact.client not in revoked]
 
-    def _store(self, fact: f.Stored, entries: list[tuple[Any, ...]], placed: dict[int, list[int]]) -> None:
-        count, envelope, body, places = fact
+    def _store(self, fact: f.Stored, bulk: "_Bulk") -> None:
+        messages, envelope, body, places = fact
         size = len(envelope) + len(body)
         shared = None
         if len(places) > 1:
@@ -246,16 +227,30 @@ class SqliteStore:
         for client, number in places:
             ident = client << NUMBER_BITS | number
             if shared is None:
-                entries.append((ident, count, size, None, _sum(ident, envelope, body), envelope, body))
+                bulk.entries.append((ident, messages, size, None, _sum(ident, envelope, body), envelope, body))
             else:
-                entries.append((ident, count, size, shared, None, None, None))
-            row = placed.get(client)
+                bulk.entries.append((ident, messages, size, shared, None, None, None))
+            row = bulk.placed.get(client)
             if row is None:
-                placed[client] = [number + 1, count, size]
+                bulk.placed[client] = [number + 1, messages, size]
             else:
                 row[0] = number + 1
-                row[1] += count
+                row[1] += messages
                 row[2] += size
+
+    def _write(self, bulk: "_Bulk") -> list[f.Freed]:
+        many = self._db.executemany
+        if bulk.entries:
+            many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", bulk.entries)
+        if bulk.placed:
+            many("UPDATE inboxes SET next = ?, messages = messages + ?, size = size + ? WHERE client = ?",
+                 [(*row, client) for client, row in bulk.placed.items()])
+        if bulk.moved:
+            many("INSERT INTO outboxes VALUES (?, ?, ?, ?) ON CONFLICT (client, outbox)"
+                 " DO UPDATE SET number = excluded.number, refused = excluded.refused",
+                 [(x.client, x.outbox, x.number, json.dumps(x.refused) if x.refused else "[]")
+                  for x in bulk.moved.values()])
+        return [self._free(fact) for fact in bulk.acked.values()]
 
     def _free(self, ack: f.Acked) -> f.Freed:
         first = ack.client << NUMBER_BITS
@@ -304,6 +299,8 @@ class SqliteStore:
                 run("DELETE FROM outboxes WHERE client = ? AND outbox = ?", (client, outbox))
             case f.Missed(client, count):
                 run("UPDATE inboxes SET missed = missed + ? WHERE client = ?", (count, client))
+            case f.Revoked(client):
+                self._revoke(client)
             case _:
                 raise ValueError(f"no way to store {type(fact).__name__}")
 
@@ -355,17 +352,34 @@ class SqliteStore:
             self.is_squeezed = True
             self.reserve.unlink(missing_ok=True)
 
-    def _release_reserve(self) -> None:
+    def _release_reserve(self) -> bool:
+        """Gives the reserve back to the disk. False when there was none."""
         self.is_squeezed = True
-        self.reserve.unlink(missing_ok=True)
+        try:
+            self.reserve.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def close(self) -> None:
         self._db.close()
 
 
+class _Bulk:
+    """What a commit writes table by table. placed: client -> [next number, messages, bytes more]."""
+
+    __slots__ = ("entries", "placed", "moved", "acked")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Any, ...]] = []
+        self.placed: dict[int, list[int]] = {}
+        self.moved: dict[tuple[int, bytes], f.Moved] = {}
+        self.acked: dict[int, f.Acked] = {}
+
+
 def _sum(ident: int, envelope: bytes, body: bytes) -> int:
     # The place is part of the sum: a row that turns up elsewhere is damage too.
-    return crc32(body, crc32(envelope, ident & 0xFFFFFFFF))
+    return crc32(body, crc32(envelope, crc32(ident.to_bytes(8, "little"))))
 
 
 def _is_full(error: sqlite3.Error) -> bool:
