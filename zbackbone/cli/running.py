@@ -61,11 +61,11 @@ class Command(click.Command):
             return FAILED
         except OSError as error:
             self._say(f"{error.filename or 'the system'}: {error.strerror or error}", "system")
+            _say_traceback()
             forget_stdout()    # if that was what failed, Python would try and fail once more
         except Exception as error:
             self._say(f"an unexpected {type(error).__name__}: {error}; please report it", "fault")
-        if log.isEnabledFor(logging.DEBUG):
-            say(traceback.format_exc())
+            _say_traceback()
         return FAILED
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -89,6 +89,11 @@ class Group(Command, click.Group):
             say(ctx.get_help())
             ctx.exit(MISUSE)
         return super().parse_args(ctx, args)
+
+
+def _say_traceback() -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        say(traceback.format_exc())
 
 
 def say(line: str) -> None:
