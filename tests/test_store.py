@@ -351,18 +351,15 @@ def test_a_commit_that_fails_leaves_nothing_of_itself(place, failing):
 
 
 class History:
-    """Random commits such as a hub makes. It never revokes and gives anew a name in one commit, nor
-    forgets an outbox and moves it on: see the two tests above."""
+    """Random commits such as a hub makes."""
 
     def __init__(self, rng):
         self.rng = rng
         self.last_id = self.last_key = 0
         self.clients = {}
         self.invited = {}
-        self.busy = set()           # names and outboxes that this commit has let go
 
     def commit(self):
-        self.busy.clear()
         facts = []
         for _ in range(self.rng.randint(1, 9)):
             facts += self.rng.choices(
@@ -379,8 +376,8 @@ class History:
         return key(self.last_key)
 
     def free_name(self):
-        names = [f"n{n}" for n in range(9) if f"n{n}" not in self.busy
-                 and f"n{n}" not in self.invited.values() and all(c.name != f"n{n}" for c in self.clients.values())]
+        taken = {*self.invited.values(), *(client.name for client in self.clients.values())}
+        names = [f"n{n}" for n in range(9) if f"n{n}" not in taken]
         return self.rng.choice(names) if names else None
 
     def registered(self, name):
@@ -426,7 +423,6 @@ class History:
         if not (client := self.any_client()):
             return []
         me = self.clients.pop(client)
-        self.busy.add(me.name)
         return [*(f.KeyDropped(client, k) for k in [me.key, *me.pending]), f.Revoked(client)]
 
     def subscribe(self):
@@ -458,8 +454,6 @@ class History:
         if not (client := self.any_client()):
             return []
         boxes, box = self.clients[client].boxes, self.rng.choice([b"outbox-1", b"outbox-2", b"outbox-3"])
-        if (client, box) in self.busy:
-            return []
         boxes[box] = boxes.get(box, 0) + 1
         refused = tuple((n, "forbidden") for n in range(max(1, boxes[box] - 3), boxes[box]) if self.rng.random() < 0.3)
         return [f.Moved(client, box, boxes[box], refused, self.rng.random() < 0.2)]
@@ -469,7 +463,6 @@ class History:
             return []
         box = self.rng.choice(sorted(self.clients[client].boxes))
         del self.clients[client].boxes[box]
-        self.busy.add((client, box))
         return [f.OutboxForgotten(client, box)]
 
     def ack(self):

@@ -25,6 +25,7 @@ The map, from the ground floor up; a file imports only from above itself in this
     client/outbox      what the hub has not accepted: batches and their numbers
     client/message     what a receiver gets
     client/session     the machine: greeting, resending, deduplicating, crediting
+    client/sockets     CURVE sockets, and what their monitors' events mean
     client/connection  one I/O thread around a session
     client/joining     from an invitation to a profile
     client/face        what both faces share

@@ -62,7 +62,12 @@ class _Line(logging.Formatter):
 @click.option("--json", "is_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def status(ctx: click.Context, is_json: bool) -> None:
-    """Show the hub's counters; for operators."""
+    """Show the hub's counters; for operators.
+
+    \b
+      zb status
+      zb status --json | jq .waiting_messages
+    """
     with profiles.operator(ctx) as operator:
         counters = operator.status()
     if is_json:
@@ -76,7 +81,11 @@ def status(ctx: click.Context, is_json: bool) -> None:
               help="How many times.")
 @click.pass_context
 def ping(ctx: click.Context, count: int) -> None:
-    """Print how long the hub takes to answer, there and back."""
+    """Print how long the hub takes to answer, there and back.
+
+    \b
+      zb ping -n 10
+    """
     with profiles.client(ctx) as me:
         for _ in range(count):
             click.echo(f"{me.ping() * 1000:.2f} ms")
@@ -97,7 +106,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     name = ctx.find_root().info_name or NAMES[0]
     kind = get_completion_class(shell)
     if kind is not None:
-        click.echo(kind(zb, {}, name, f"_{name.upper()}_COMPLETE").source())
+        click.echo(kind(zb, {}, name, f"_{name.upper()}_COMPLETE").source().rstrip("\n"))
 
 
 for command in (join, send, publish, broadcast, receive, listen, subscribe, unsubscribe, subscriptions, clients):

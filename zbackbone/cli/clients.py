@@ -206,6 +206,10 @@ def list_clients(ctx: click.Context, is_json: bool) -> None:
     """List clients and invitations.
 
     By name, with their state, how many messages wait for them, and the bytes of these.
+
+    \b
+      zb clients list
+      zb clients list --json | jq -r '.[] | select(.waiting > 1000) | .name'
     """
     with profiles.operator(ctx) as operator:
         rows = operator.clients()
@@ -224,6 +228,9 @@ def show(ctx: click.Context, name: str, is_json: bool) -> None:
     """Show one client or invitation.
 
     Its state, grants, keys and subscriptions.
+
+    \b
+      zb clients show noc-c2
     """
     from ..auth.keys import shown
     with profiles.operator(ctx) as operator:

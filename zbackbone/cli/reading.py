@@ -152,7 +152,11 @@ def unsubscribe(ctx: click.Context, patterns: tuple[str, ...]) -> None:
 @click.command()
 @click.pass_context
 def subscriptions(ctx: click.Context) -> None:
-    """List this client's subscriptions, one pattern a line."""
+    """List this client's subscriptions, one pattern a line.
+
+    \b
+      zb subscriptions
+    """
     with profiles.client(ctx) as me:
         for pattern in me.subscriptions():
             click.echo(pattern)

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from .. import protocol as p
-from ..auth.keys import Profile
+from ..auth.keys import KeyPair, Profile
 from ..errors import BackboneError, Garbled, KeyRefused, Misuse, OutboxFull, Refused, Silence, Unreachable
 from ..topics import BROADCAST_KEY, ECHO_KEY, live_filter
+from . import sockets
 from .message import Arrival, Message, unpack
 from .outbox import Batch, Outbox
 from .session import Listening, Request, Session
@@ -33,9 +33,6 @@ log = logging.getLogger("zbackbone.client")
 BACKOFF_S = (0.05, 2.0)        # between attempts, doubling, each a random half of it more or less
 REFUSED_BACKOFF_S = (1.0, 60.0)    # when the hub has said no, or is the wrong one: only people mend that
 HEARD_MAX = 64                 # messages heard in one go, before the lock is given up
-EVENTS = (zmq.EVENT_CONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
-          | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-          | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
 
 class Connection:
@@ -54,6 +51,7 @@ class Connection:
         self.trouble: BackboneError | None = None      # why there is no connection, if there is none
         self._changed = changed
         self._refused: list[Batch] = []
+        self._pair = KeyPair(profile.public_key, profile.secret_key)
         self._context: Any = zmq.Context()
         self._dealer: Any = None
         self._monitor: Any = None
@@ -212,7 +210,7 @@ class Connection:
         if self.trouble is not None:
             return self.trouble
         if self.session.welcome is None:
-            return Unreachable("unreachable", f"cannot reach the hub at {self.profile.address}; is it running?")
+            return sockets.unreachable(self.profile.address)
         return Silence("timed-out", f"{what} in time; try again, nothing is done twice")
 
     def close(self) -> None:
@@ -365,59 +363,27 @@ class Connection:
     def _hear_monitor(self) -> bool:
         """Whether the connection is gone; `trouble` then says why."""
         gone = False
-        while self._monitor is not None:
-            try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                return gone
-            address = self.profile.address
-            match event["event"]:
-                case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                    self.trouble = KeyRefused("key-refused", f"the hub at {address} does not accept this client's"
-                                                             " key: unknown or revoked; ask its operator")
-                case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-                    self.trouble = self.trouble or Unreachable(
-                        "wrong-hub", f"the hub at {address} does not own the key in your profile,"
-                                     " or went away in the handshake; check the address, or join it anew")
-                case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                    self.trouble = Unreachable("no-hub", f"what answers at {address} is no hub; check the address")
-                case zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED:
-                    if self.trouble is None and self.session.welcome is None:
-                        self.trouble = Unreachable("unreachable", f"cannot reach the hub at {address}; is it running?")
-                case _:
-                    continue
+        while (event := sockets.next_event(self._monitor)) is not None:
+            trouble = sockets.trouble(event, self.profile.address)
+            if trouble is None:
+                continue
             gone = True
+            # What comes first says more: behind a refused key the connection is merely closed.
+            if self.trouble is None or type(trouble) is KeyRefused:
+                self.trouble = trouble
         return gone
 
     def _connect(self, now_s: float) -> None:
         if type(self.trouble) is Unreachable and self.trouble.code == "unreachable":
             self.trouble = None                        # this attempt will find its own
-        dealer = self._dealer = self._curve(zmq.DEALER)
-        dealer.setsockopt(zmq.ROUTING_ID, b"\1" + os.urandom(16))    # a zero byte first is libzmq's own
-        dealer.setsockopt(zmq.SNDHWM, 0)               # the outbox's window bounds it
-        dealer.setsockopt(zmq.RCVHWM, 0)               # credit does
-        dealer.setsockopt(zmq.MAXMSGSIZE, p.FRAME_BYTES_MAX)
-        address = f"inproc://monitor-{id(dealer)}"
-        dealer.monitor(address, EVENTS)
-        self._monitor = self._context.socket(zmq.PAIR)
-        self._monitor.connect(address)
+        self._dealer = sockets.dealer(self._context, self.profile.hub_key, self._pair)
+        self._monitor = sockets.watch(self._context, self._dealer)
         self.session.opened(now_s)
         try:
-            dealer.connect(f"tcp://{self.profile.address}")
+            self._dealer.connect(f"tcp://{self.profile.address}")
         except zmq.ZMQError as error:
             self.trouble = Misuse("bad-address", f"cannot connect to {self.profile.address}: {error.strerror}")
             self.session.broken()
-
-    def _curve(self, kind: int) -> Any:
-        sock = self._context.socket(kind)
-        sock.setsockopt(zmq.LINGER, 0)
-        sock.setsockopt(zmq.RECONNECT_IVL, -1)         # a new socket each time: see _disconnected
-        sock.setsockopt(zmq.IPV6, 1)
-        sock.setsockopt(zmq.HANDSHAKE_IVL, 15_000)     # three satellite round trips and a slow hub
-        sock.setsockopt(zmq.CURVE_SERVERKEY, self.profile.hub_key)
-        sock.setsockopt(zmq.CURVE_PUBLICKEY, self.profile.public_key)
-        sock.setsockopt(zmq.CURVE_SECRETKEY, self.profile.secret_key)
-        return sock
 
     def _disconnected(self, now_s: float) -> None:
         """Drops the sockets and waits a little.
@@ -458,13 +424,7 @@ class Connection:
             return
         if self._sub is None:
             host = self.profile.address.rpartition(":")[0]
-            self._sub = self._curve(zmq.SUB)
-            self._sub.setsockopt(zmq.RECONNECT_IVL, 200)
-            self._sub.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
-            self._sub.setsockopt(zmq.HEARTBEAT_IVL, 20_000)
-            self._sub.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)
-            self._sub.setsockopt(zmq.RCVHWM, 0)        # drained at once into a queue that is bounded
-            self._sub.setsockopt(zmq.MAXMSGSIZE, p.FRAME_BYTES_MAX)
+            self._sub = sockets.subscriber(self._context, self.profile.hub_key, self._pair)
             self._sub.connect(welcome.live.replace("//*:", f"//{host}:"))
             self._filters = set()
             self._echoes_due = 0

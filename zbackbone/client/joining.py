@@ -1,20 +1,22 @@
 """Joining: from an invitation to a profile. The client's secret key is made here and stays here."""
 
+import contextlib
 import os
 import time
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from .. import protocol as p
 from ..auth.keys import Invitation, KeyPair, Profile, from_join_string, make_pair, pair_of
 from ..errors import Garbled, KeyRefused, Refused, Silence, Unreachable
+from . import sockets
 
+RETRY_S = 0.2
 HALF_WAY_S = 2.0      # an answer that was lost is looked for by greeting with the new key
 
 
-def join(invitation: "str | Invitation", timeout: float = 30.0, pair: KeyPair | None = None) -> Profile:
+def join(invitation: "str | Invitation", timeout: float = 10.0, pair: KeyPair | None = None) -> Profile:
     """Registers a new key pair by an invitation; the profile, not yet saved.
 
     invitation: as `zb clients invite` printed it. timeout: seconds. pair: the client's own, if it
@@ -44,41 +46,40 @@ def join(invitation: "str | Invitation", timeout: float = 30.0, pair: KeyPair | 
 
 
 def exchange(address: str, hub_key: bytes, pair: KeyPair, command: p.Command, timeout: float) -> Any:
-    """Says one command on a connection of its own; the hub's answer to it."""
+    """Says one command on a connection of its own, tried again until time is up; the hub's answer.
+
+    Raises KeyRefused at once, Unreachable or Silence at the end.
+    """
     until_s = time.monotonic() + timeout
-    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.IPV6, 1)
-        dealer.setsockopt(zmq.ROUTING_ID, b"\1" + os.urandom(16))
-        dealer.setsockopt(zmq.CURVE_SERVERKEY, hub_key)
-        dealer.setsockopt(zmq.CURVE_PUBLICKEY, pair.public)
-        dealer.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
-        monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-                                            | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    while True:
+        try:
+            return _attempt(address, hub_key, pair, command, until_s)
+        except Unreachable:
+            if time.monotonic() + RETRY_S > until_s:
+                raise
+            time.sleep(RETRY_S)
+
+
+def _attempt(address: str, hub_key: bytes, pair: KeyPair, command: p.Command, until_s: float) -> Any:
+    with zmq.Context() as context, sockets.dealer(context, hub_key, pair) as dealer, \
+            sockets.watch(context, dealer) as monitor:
         try:
             dealer.connect(f"tcp://{address}")
             dealer.send_multipart((p.encode(command), b""))
             poller = zmq.Poller()
             poller.register(dealer, zmq.POLLIN)
             poller.register(monitor, zmq.POLLIN)
-            trouble: Exception = Unreachable("unreachable", f"cannot reach the hub at {address}; is it running?")
+            silence: Silence = sockets.unreachable(address)
             while (left_s := until_s - time.monotonic()) > 0:
                 ready = dict(poller.poll(int(left_s * 1000) + 1))
-                if monitor in ready:
-                    event = parse_monitor_message(monitor.recv_multipart())["event"]
-                    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                        raise KeyRefused("key-refused", f"the hub at {address} does not accept this key")
-                    if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                        trouble = Silence("timed-out", f"the hub at {address} has not answered in time; try again")
-                    else:
-                        trouble = Unreachable("wrong-hub", f"the hub at {address} is not the one that invited;"
-                                                           " check the address, or ask for a new invitation")
                 if dealer in ready:
-                    header = dealer.recv_multipart()[0]
-                    try:
-                        return p.decode(header)
-                    except Garbled:
-                        continue
-            raise trouble
+                    with contextlib.suppress(Garbled):
+                        return p.decode(dealer.recv_multipart()[0])
+                event = sockets.next_event(monitor)
+                if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    silence = Silence("timed-out", f"the hub at {address} has not answered in time; try again")
+                elif event is not None:
+                    raise sockets.trouble(event, address) or silence
+            raise silence
         finally:
             dealer.disable_monitor()

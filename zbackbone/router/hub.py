@@ -121,7 +121,7 @@ class Hub:
                        now_ms: int) -> None:
         if who is None:                       # a key revoked after its handshake
             self.count["unknown_key"] += 1
-            self._cut.append(key)
+            self._close.append(route)
         elif type(command) is not p.Join:
             self._deny(route, getattr(command, "request", 0), "join-only")
         elif who.expires_ms <= now_ms:

@@ -1,0 +1,341 @@
+"""The outbox: when a batch is closed, when it may leave, and what becomes of it."""
+
+import random
+
+import pytest
+
+from zbackbone import protocol as p
+from zbackbone.client import outbox as module
+from zbackbone.client.outbox import (BATCH_BYTES, BATCH_MESSAGES, BATCHES_MAX, FAST_S, LINGER_S, SLOW_S, WINDOW_MAX,
+                                     WINDOW_MIN, WINDOW_START, Outbox)
+
+IDENT = b"outbox-1"
+LOTS = 1 << 40
+
+
+def new(bytes_max=LOTS):
+    return Outbox(IDENT, bytes_max)
+
+
+def put(outbox, body=b"x", to="bob", way=p.SEND, now_s=0.0, size=None):
+    return outbox.put(way, to, body, len(body) + 5 if size is None else size, now_s)
+
+
+def put_batches(outbox, count, size=100):
+    """So many batches of one message each, closed and numbered."""
+    out = []
+    for _ in range(count):
+        out.append(put(outbox, b"x" * size, size=size))
+        outbox.seal()
+    return out
+
+
+def numbers(batches):
+    return [batch.number for batch in batches]
+
+
+def items(batch):
+    return list(p.unpack_batch(batch.body, batch.count))
+
+
+# When a batch is closed
+
+def test_messages_to_one_address_share_a_batch():
+    outbox = new()
+    batch = put(outbox, b"one")
+    assert put(outbox, b"two") is batch and put(outbox, b"three") is batch
+    assert (batch.count, batch.number, batch.settled) == (3, 0, False)
+    [sent] = outbox.due(0.0)
+    assert sent is batch and batch.number == 1
+    assert items(batch) == [b"one", b"two", b"three"]
+
+
+def test_messages_keep_their_headers():
+    outbox = new()
+    outbox.put(p.SEND, "bob", (b"one", {"a": "b"}), 20, 0.0)
+    outbox.put(p.SEND, "bob", b"two", 20, 0.0)
+    [batch] = outbox.due(0.0)
+    assert items(batch) == [(b"one", {"a": "b"}), b"two"]
+
+
+#   way, address of the next message      the same batch?
+NEIGHBOURS = [
+    ((p.PUBLISH, "a"),                     True),
+    ((p.PUBLISH, "b"),                     False),
+    ((p.SEND, "a"),                        False),
+    ((p.BROADCAST, ""),                    False),
+]
+
+
+@pytest.mark.parametrize(("other", "together"), NEIGHBOURS)
+def test_another_address_closes_a_batch(other, together):
+    outbox = new()
+    first = put(outbox, to="a", way=p.PUBLISH)
+    second = put(outbox, to=other[1], way=other[0])
+    assert (second is first) is together
+    assert first.number == (0 if together else 1)
+    assert second.number == 0
+
+
+def test_a_batch_with_as_many_messages_as_it_may_have_is_closed():
+    outbox = new()
+    batches = {id(put(outbox)): None for _ in range(BATCH_MESSAGES)}
+    assert len(batches) == 1 and outbox.open is None and outbox.last == 1
+    assert put(outbox).number == 0
+    assert outbox.unsent[0].count == BATCH_MESSAGES
+
+
+def test_a_batch_with_as_many_bytes_as_it_may_have_is_closed():
+    outbox = new()
+    first = put(outbox, size=BATCH_BYTES - 10)
+    assert first.number == 0
+    assert put(outbox, size=10) is first and first.number == 1
+
+
+def test_what_no_longer_fits_begins_the_next_batch():
+    outbox = new()
+    first = put(outbox, size=BATCH_BYTES - 10)
+    second = put(outbox, size=11)
+    assert second is not first
+    assert (first.number, first.count, second.number) == (1, 1, 0)
+
+
+def test_a_message_larger_than_a_batch_travels_alone():
+    outbox = new()
+    small, large, next_one = put(outbox, size=10), put(outbox, size=BATCH_BYTES * 3), put(outbox, size=10)
+    assert (small.number, large.number, next_one.number) == (1, 2, 0)
+    assert large.count == 1
+
+
+# When a batch leaves
+
+def test_a_lone_message_leaves_at_once():
+    outbox = new()
+    put(outbox, now_s=5.0)
+    assert numbers(outbox.due(5.0)) == [1]
+    assert outbox.due_s() is None
+
+
+def test_behind_others_an_open_batch_lingers_for_more():
+    outbox = new()
+    put(outbox, now_s=5.0)
+    outbox.due(5.0)
+    second = put(outbox, now_s=5.0)
+    assert outbox.due(5.0 + LINGER_S * 0.9) == []
+    assert outbox.due_s() == 5.0 + LINGER_S
+    assert put(outbox, now_s=5.0 + LINGER_S * 0.9) is second
+    assert numbers(outbox.due(5.0 + LINGER_S)) == [2]
+    assert second.count == 2
+
+
+def test_an_open_batch_does_not_linger_once_all_before_it_is_answered():
+    outbox = new()
+    put(outbox)
+    outbox.due(0.0)
+    put(outbox)
+    outbox.accepted(1, {}, 0.0)
+    assert numbers(outbox.due(0.0)) == [2]
+
+
+def test_what_is_sealed_does_not_linger():
+    outbox = new()
+    put(outbox)
+    outbox.due(0.0)
+    put(outbox)
+    outbox.seal()
+    outbox.seal()
+    assert numbers(outbox.due(0.0)) == [2]
+    assert outbox.due(9.0) == [] and outbox.last == 2
+
+
+def test_the_window_holds_back_what_would_go_over_it():
+    outbox = new()
+    put_batches(outbox, 10, WINDOW_START // 4)
+    assert numbers(outbox.due(0.0)) == [1, 2, 3, 4]
+    assert outbox.in_flight == WINDOW_START
+    assert outbox.due(0.0) == []
+    outbox.accepted(1, {}, 1.0)                  # neither fast nor slow
+    assert numbers(outbox.due(1.0)) == [5]
+
+
+def test_one_batch_may_always_leave_however_small_the_window():
+    outbox = new()
+    put_batches(outbox, 2, WINDOW_START * 2)
+    assert numbers(outbox.due(0.0)) == [1]
+    outbox.accepted(1, {}, 1.0)
+    assert numbers(outbox.due(1.0)) == [2]
+
+
+def test_so_many_batches_are_on_their_way_and_no_more():
+    outbox = new()
+    put_batches(outbox, BATCHES_MAX + 10, 1)
+    assert len(outbox.due(0.0)) == BATCHES_MAX
+    assert outbox.due(0.0) == []
+    outbox.accepted(3, {}, 0.0)
+    assert len(outbox.due(0.0)) == 3
+    # The hub remembers so many refusals of an outbox; nothing is numbered beyond them.
+    assert outbox.sent[-1].number - outbox.settled <= p.IN_FLIGHT_MAX
+
+
+#   answered after       the window then
+ADAPTED = [
+    (0.0,                WINDOW_START * 2),
+    (FAST_S * 0.99,      WINDOW_START * 2),
+    (FAST_S,             WINDOW_START),
+    (SLOW_S,             WINDOW_START),
+    (SLOW_S * 1.01,      WINDOW_START // 2),
+]
+
+
+@pytest.mark.parametrize(("took_s", "window"), ADAPTED)
+def test_the_window_follows_what_the_link_carries(took_s, window):
+    outbox = new()
+    put_batches(outbox, 1)
+    outbox.due(0.0)
+    outbox.accepted(1, {}, took_s)
+    assert outbox.window == window
+
+
+@pytest.mark.parametrize(("took_s", "end"), [(0.1, WINDOW_MAX), (9.0, WINDOW_MIN)])
+def test_the_window_has_its_ends(took_s, end):
+    outbox = new()
+    for number in range(1, 30):
+        put_batches(outbox, 1)
+        outbox.due(0.0)
+        outbox.accepted(number, {}, took_s)
+    assert outbox.window == end
+
+
+# What becomes of it
+
+def test_an_answer_settles_all_up_to_its_number():
+    outbox = new()
+    batches = put_batches(outbox, 4)
+    outbox.due(0.0)
+    assert outbox.accepted(3, {}, 0.0) == batches[:3]
+    assert [batch.settled for batch in batches] == [True, True, True, False]
+    assert all(batch.refusal is None and batch.body == b"" for batch in batches[:3])
+    assert (outbox.settled, outbox.last, outbox.in_flight, outbox.size) == (3, 4, 100, 100)
+    assert outbox.accepted(3, {}, 0.0) == [] and outbox.settled == 3
+    assert outbox.accepted(1, {}, 0.0) == [] and outbox.settled == 3
+
+
+def test_a_refused_batch_is_settled_with_the_hub_s_reason():
+    outbox = new()
+    one, two = put_batches(outbox, 2)
+    outbox.due(0.0)
+    outbox.accepted(2, {2: ("forbidden", "no"), 9: ("old", "news")}, 0.0)
+    assert (one.refusal, two.refusal) == (None, ("forbidden", "no"))
+    assert outbox.is_empty and outbox.size == 0
+
+
+def test_an_answer_for_what_was_sent_before_a_reconnect_settles_it_unsent():
+    outbox = new()
+    one, two, three = put_batches(outbox, 3)
+    outbox.due(0.0)
+    outbox.rewind()
+    assert outbox.accepted(2, {1: ("forbidden", "no")}, 1.0) == [one, two]
+    assert one.refusal and two.settled and not three.settled
+    assert (outbox.settled, outbox.in_flight, outbox.size) == (2, 0, 100)
+    assert numbers(outbox.due(1.0)) == [3]
+
+
+def test_an_open_batch_is_nobody_s_answer():
+    outbox = new()
+    batch = put(outbox)
+    assert outbox.accepted(5, {}, 0.0) == []
+    assert not batch.settled and not outbox.is_empty
+
+
+@pytest.mark.parametrize(("from_number", "again"), [(0, [1, 2, 3, 4]), (1, [1, 2, 3, 4]), (3, [3, 4]), (5, [])])
+def test_what_was_sent_is_sent_again_in_its_order(from_number, again):
+    outbox = new()
+    put_batches(outbox, 6, WINDOW_START // 4)
+    bodies = {batch.number: batch.body for batch in outbox.due(0.0)}
+    outbox.rewind(from_number)
+    resent = outbox.due(1.0)
+    assert numbers(resent) == again
+    assert all(batch.body == bodies[batch.number] for batch in resent)
+    assert outbox.in_flight == WINDOW_START
+    assert numbers(outbox.sent) == [1, 2, 3, 4] and numbers(outbox.unsent) == [5, 6]
+
+
+def test_what_is_settled_is_never_sent_again():
+    outbox = new()
+    put_batches(outbox, 3)
+    outbox.due(0.0)
+    outbox.accepted(2, {}, 0.0)
+    outbox.rewind()
+    assert numbers(outbox.due(1.0)) == [3]
+
+
+# What it holds
+
+def test_an_outbox_holds_so_many_bytes():
+    outbox = new(bytes_max=100)
+    put(outbox, size=60)
+    assert outbox.has_room(40) and not outbox.has_room(41)
+    outbox.due(0.0)
+    assert not outbox.has_room(41)
+    outbox.accepted(1, {}, 0.0)
+    assert outbox.has_room(100)
+
+
+def test_one_message_always_fits_into_an_empty_outbox():
+    outbox = new(bytes_max=100)
+    assert outbox.is_empty and outbox.has_room(5000)
+    put(outbox, size=5000)
+    assert not outbox.is_empty and not outbox.has_room(1)
+    outbox.due(0.0)
+    assert not outbox.is_empty
+    outbox.accepted(1, {}, 0.0)
+    assert outbox.is_empty and outbox.has_room(5000)
+
+
+# Everything at once
+
+@pytest.mark.parametrize("trial", range(10))
+def test_whatever_happens_each_message_arrives_once_and_in_order(trial, monkeypatch):
+    """Against a hub that takes what is next in number, and answers when it likes."""
+    monkeypatch.setattr(module, "BATCH_BYTES", 300)
+    monkeypatch.setattr(module, "BATCH_MESSAGES", 7)
+    monkeypatch.setattr(module, "BATCHES_MAX", 5)
+    monkeypatch.setattr(module, "WINDOW_MIN", 200)
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    rng = random.Random(seed)
+    outbox, now_s = new(), 0.0
+    outbox.window = 500
+    said, heard, wire, taken = [], [], [], 0
+    while taken < 60:
+        now_s += rng.choice((0.0, LINGER_S / 2, 1.0))
+        match rng.choices(["put", "due", "arrive", "answer", "break", "resend"], [9, 6, 6, 3, 0.3, 0.3])[0]:
+            case "put":
+                way, to = rng.choice([(p.SEND, "a"), (p.SEND, "a"), (p.SEND, "b"), (p.PUBLISH, "a")])
+                item = rng.randbytes(rng.choice((1, 20, 90, 400)))
+                size = p.check_message(item, None)
+                said.append((way, to, item))
+                outbox.put(way, to, item, size, now_s)
+            case "due":
+                due = outbox.due(now_s)
+                wire += [(batch.number, batch.way, batch.address, batch.body, batch.count) for batch in due]
+                assert len(outbox.sent) <= 5
+                assert outbox.in_flight <= max(outbox.window, WINDOW_MAX) or len(outbox.sent) == 1
+            case "arrive" if wire:
+                number, way, to, body, count = wire.pop(0)
+                assert count <= 7 and (len(body) <= 300 or count == 1)
+                if number == taken + 1:
+                    taken = number
+                    heard += [(way, to, item) for item in p.unpack_batch(body, count)]
+            case "answer":
+                outbox.accepted(taken, {}, now_s)
+            case "break":
+                wire.clear()
+                outbox.rewind()
+            case "resend":
+                outbox.rewind(taken + 1)
+        assert numbers(outbox.sent) + numbers(outbox.unsent) == list(range(outbox.settled + 1, outbox.last + 1))
+        assert outbox.in_flight == sum(batch.size for batch in outbox.sent)
+        held = [*outbox.sent, *outbox.unsent] + ([outbox.open] if outbox.open else [])
+        assert outbox.size == sum(batch.size for batch in held)
+        assert heard == said[:len(heard)]
