@@ -210,7 +210,7 @@ def test_every_command_has_its_section_with_its_fields():
     assert len(list(signatures())) == len(re.findall(r"^### ", DOCUMENT, re.MULTILINE)) == len(p.TABLE)
 
 
-@pytest.mark.parametrize("signature", signatures(), ids=lambda s: s[1])
+@pytest.mark.parametrize("signature", list(signatures()), ids=lambda s: s[1])
 def test_a_field_takes_the_values_of_its_type_and_no_others(signature):
     kind, _, fields, _ = signature
     for (name, kind_of_value), check in zip(fields, p.TABLE[kind][1], strict=True):
@@ -285,10 +285,11 @@ def test_the_documents_join_string_and_profile_are_read_as_it_says(tmp_path):
 
 def test_the_test_plan_names_tests_that_are_there():
     plan = DOCUMENT.split("## 16. Test plan")[1]
+    plays = [play for text in re.findall(r"^\*\*[^*]+\*\* (.*?)\.$", plan, re.MULTILINE | re.DOTALL)
+             for play in " ".join(text.split()).split("; ")]
     source = ast.parse((HERE / "test_raw_client.py").read_text(encoding="utf-8"))
-    there = {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
-    assert {"test_" + "_".join(line[2:].split()) for line in plan.splitlines() if line.startswith("- ")} \
-        == {name for name in there if name.startswith("test_")}
+    there = [node.name for node in source.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert ["test_" + play.replace(" ", "_") for play in plays] == there
 
 
 # Whatever comes: a command, or Garbled, and nothing else
@@ -394,17 +395,16 @@ def claim(head, size, byte):
 BOMBS = {
     "nested arrays": b"\x91" * 8000,
     "nested maps": b"\x81\xa0" * 4000,
-    "nested deep in a map": b"\x94\x10\x01\xa1a\x81\xa1b" + b"\x91" * 2000 + b"\xc0",
-    **{f"{head:x} claims {size}": claim(head, size, b"\xc0" * 8)
+    "nested deep in a map": b"\x81\xa1b" + b"\x91" * 2000 + b"\xc0",
+    **{f"{head:x} claims {size}": bytes([head]) + size.to_bytes(4, "big") + b"\xc0" * 8
        for head in (0xc6, 0xc9, 0xdb, 0xdd, 0xdf) for size in (1 << 20, 1 << 31, (1 << 32) - 1)},
     **{f"{head:x} claims 65535": bytes([head, 0xff, 0xff]) for head in (0xc5, 0xc8, 0xda, 0xdc, 0xde)},
-    **{f"timestamp of {len(data)} {data[:1].hex()}": b"\xc7" + bytes([len(data)]) + b"\xff" + data
-       for data in (b"", b"\xff", b"\xff" * 4, b"\xff" * 8, b"\xff" * 12, b"\x00" * 4 + b"\x7f" + b"\xff" * 7)},
-    "a timestamp of 8 bytes, too many nanoseconds": b"\xd7\xff" + b"\xff" * 8,
+    **{f"a timestamp of {size} bytes": b"\xc7" + bytes([size]) + b"\xff" * (size + 1) for size in (0, 1, 8, 12, 16)},
+    "a timestamp of year 2**55": b"\xc7\x0c\xff" + bytes(4) + b"\x7f" + b"\xff" * 7,
 }
 WRAPS = {
     "alone": b"%s", "in a header": b"\x92\x0d%s", "behind a header": b"\x93\x0d\x08%s",
-    "in a header's map": b"\x94\x10\x01\xa1a\x81\xa1b%s", "in an answer": b"\x93\x47\x01\x81\xa1a%s",
+    "in grants": b"\x94\x10\x01\xa1a\x81\xa1b%s", "in an answer": b"\x93\x47\x01\x81\xa1a%s",
     "in a batch": b"\x91%s", "in an item": b"\x91\x92\xc4\x00%s", "in headers": b"\x91\x92\xc4\x00\x81\xa1a%s",
     "in an envelope": b"\x97\xa1a%s",
 }
@@ -414,22 +414,22 @@ WRAPS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_is_refused_without_room_for_what_it_announces(bomb, wrap):
     data = WRAPS[wrap].replace(b"%s", BOMBS[bomb])
+    # What is well-formed after all may stand where nobody looks at it: behind the fields, in a map.
+    may_be_read = bomb == "a timestamp of year 2**55" and wrap in ("behind a header", "in grants", "in an answer")
     tracemalloc.start()
     try:
         for read in (p.decode, p.unpack_envelope, lambda d: p.unpack_batch(d, 1)):
-            is_refused = refused(read, data)
-            # A timestamp that can be told is a field behind those that are known, which nobody looks at.
-            assert is_refused or (wrap == "behind a header" and "timestamp" in bomb) or "in a header's map" == wrap
+            assert refused(read, data) or (may_be_read and read is p.decode)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
 
 
 def test_a_header_from_a_client_has_a_length_limit():
-    at_limit = msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 5)])
+    at_limit = msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 6)])
     assert len(at_limit) == p.HEADER_BYTES_MAX
     assert p.decode(at_limit) == p.Ping(8)
-    assert refused(p.decode, msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 4)]))
+    assert refused(p.decode, msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 5)]))
     assert refused(p.decode, bytes(p.FRAME_BYTES_MAX))
 
 

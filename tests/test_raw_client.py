@@ -114,14 +114,14 @@ def wrong_hub(keys):
 
 
 @pytest.mark.parametrize("changed, event", [
-    (nowhere, "closed"), (wrong_hub, "no detail"), (Keys.other, "auth")], ids=["nothing listens", "wrong hub", "no key"])
+    (nowhere, "closed"), (wrong_hub, "no detail"), (Keys.other, "auth")], ids=["nowhere", "wrong hub", "unknown key"])
 def test_each_way_not_to_get_in_shows_on_the_monitor(place, changed, event):
     assert place.open(changed(place.new())).happened("closed", "no detail", "auth", "protocol", "succeeded") == event
 
 
 def test_nobody_gets_in_without_encryption(place):
     peer = place.open(place.keys, plain=True)
-    assert peer.happened("protocol", "succeeded") == "protocol"
+    assert peer.happened("protocol", "no detail", "succeeded") in ("protocol", "no detail")
 
 
 def test_an_invitation_does_not_open_the_live_side(place):
@@ -213,7 +213,10 @@ def test_fields_behind_the_known_ones_are_ignored(place):
 
 
 def test_a_second_hello_makes_no_sense(place):
-    assert place.greet().hello().fields[:2] == [0, "garbled"]
+    peer = place.greet()
+    assert peer.hello().fields[:2] == [0, "garbled"]
+    peer.say("JOIN", 1, bytes(32))
+    assert peer.hear().fields[:2] == [0, "garbled"]
 
 
 def test_a_hello_of_the_same_session_cuts_the_older_connection(place):
@@ -360,6 +363,17 @@ def test_outboxes_count_by_themselves_whatever_their_names(place):
     assert [items for *_, items in delivered(you)] == [[b"mine"], [b"mine too"], [b"yours"]]
 
 
+def test_a_hundred_outboxes_are_remembered(place):
+    me = place.greet()
+    for number in range(101):
+        me.send(1, DIRECT, me.keys.name, b"x", outbox=b"%08d" % number)
+        me.hear("ACCEPTED")
+    for number in (100, 2, 0):                       # the longest unused one is forgotten
+        me.send(1, DIRECT, me.keys.name, b"again", outbox=b"%08d" % number)
+        me.hear("ACCEPTED")
+    assert [items for *_, items in delivered(me, after=101)] == [[b"again"]]
+
+
 def test_settled_moves_the_hub_on_where_it_forgot(place):
     me = place.greet()
     me.send(8, DIRECT, me.keys.name, b"eight", settled=7)
@@ -449,16 +463,9 @@ def test_a_full_disk_refuses_what_is_sent():
     for hub in running_hub("--disk-reserve-bytes", str(1 << 60)):
         place = Place(hub)
         me = place.greet()
-        for number in range(1, 100):        # the hub looks at the disk every second or so
-            me.send(number, DIRECT, me.keys.name, b"x", settled=number - 1)
-            if accepted(me)[1]:
-                break
-            me.dealer.poll(50)
-        me.send(number, DIRECT, me.keys.name, b"x", settled=number - 1)
-        assert accepted(me) == (number, {number: "disk-full"})
-        me.say("ACK", 2, 0)                 # and acknowledgements still work
-        me.pong()
-        assert [first for first, *_ in delivered(me)][:1] in ([], [2])
+        me.send(1, DIRECT, me.keys.name, b"x")
+        assert accepted(me) == (1, {1: "disk-full"})
+        assert delivered(me) == []
         place.close()
 
 
@@ -542,6 +549,15 @@ def test_credit_also_bounds_what_comes_while_it_is_received(place):
     assert [said.fields[:2] for said in you.all()] == [[2, 1]]
 
 
+def test_no_more_credit_is_believed_than_sixteen_mebibytes(place):
+    you, _ = filled(place, *([bytes(1_000_000)] for _ in range(18)))
+    you.say("RECEIVE", 0, 2**62)
+    assert [you.hear("DELIVER")[0] for _ in range(17)] == list(range(1, 18))       # the 17th goes over it
+    assert you.all() == []
+    you.say("CREDIT", 2**62, WINDOW, 0)
+    assert you.hear("DELIVER")[0] == 18
+
+
 def test_an_inbox_goes_to_the_connection_that_last_received(place):
     you, me = filled(place, [b"1"])
     assert [row[0] for row in delivered(you)] == [1]
@@ -605,11 +621,12 @@ def test_patterns_are_granted_and_well_formed_or_refused(place):
 @pytest.mark.parametrize("word", ["SUBSCRIBE", "LISTEN"])
 def test_there_may_be_a_thousand_patterns_and_no_more(place, word):
     you = place.greet()
-    for number in range(1001):
-        you.say(word, number + 1, f"p{number:04}")
-    answers = [you.hear("DONE", "DENIED") for _ in range(1001)]
-    assert {said[1] if said.word == "DENIED" else said.word for said in answers[:1000]} == {"DONE"}
-    assert answers[1000].fields[:2] == [1001, "too-many"]
+    for first in range(0, 1000, 250):               # so many requests may be open at once
+        for number in range(first, first + 250):
+            you.say(word, number + 1, f"p{number:04}")
+        assert {str(you.hear("DONE", "DENIED")[1]) for _ in range(250)} == {"{}"}
+    assert you.ask(word, "one more") == "bad-pattern"
+    assert you.ask(word, "one-more") == "too-many"
     if word == "SUBSCRIBE":
         answer = you.ask("SUBSCRIPTIONS", "")
         assert (len(answer["patterns"]), answer["more"]) == (1000, False)
@@ -703,18 +720,18 @@ def test_a_listen_ends_with_its_grant(place):
     assert you.all() == []
 
 
-@pytest.mark.parametrize("wanted", [b"", b"x", b"t", b"e.", b"e.short", b"T.plays.", b"t." + b"x" * 257],
+@pytest.mark.parametrize("wanted", [b"", b"x", b"t", b"e.", b"e.short", b"T.plays.", b"t." + b"x" * 258],
                          ids=lambda w: w[:9].decode() or "empty")
 def test_a_foreign_filter_ends_the_live_connection(place, wanted):
-    ear = place.listen(place.keys, b"t.", b"t." + b"x" * 256)
+    ear = place.listen(place.keys, b"t.", b"t." + b"x" * 257)
     ear.sub.setsockopt(zmq.SUBSCRIBE, wanted)
-    assert ear.happened("disconnected") == "disconnected"
+    assert ear.is_gone()
 
 
 def test_there_may_be_a_thousand_filters_and_no_more(place):
     ear = place.listen(place.keys, *(b"t.%d." % number for number in range(1000)))
     ear.sub.setsockopt(zmq.SUBSCRIBE, b"t.more.")
-    assert ear.happened("disconnected") == "disconnected"
+    assert ear.is_gone()
 
 
 @pytest.mark.xfail(strict=True, reason="the end of an echo filter is counted as the end of one that counts")
@@ -724,7 +741,7 @@ def test_an_echo_gives_no_room_for_more_filters(place):
         ear.add()
     for number in range(1001):
         ear.sub.setsockopt(zmq.SUBSCRIBE, b"t.%d." % number)
-    assert ear.happened("disconnected") == "disconnected"
+    assert ear.is_gone(within_s=2)
 
 
 # Administration
@@ -801,7 +818,7 @@ def test_a_revoked_client_is_gone_from_both_sides(place):
     ear = place.listen(you.keys, b"t.")
     name = you.keys.name
     assert place.operator.ask("REVOKE", name) == {"purged": 0}
-    assert you.is_gone() and ear.happened("disconnected")
+    assert you.is_gone(within_s=2) and ear.is_gone(within_s=2)
     assert place.open(you.keys).happened("auth", "succeeded") == "auth"
     assert place.operator.ask("REVOKE", name) == "no-such-client"
     assert place.greet(issued(place.keys, place.operator.ask("REGISTER", name, ALL))).welcome[0] == name
@@ -811,11 +828,10 @@ def test_a_revoked_client_is_gone_from_both_sides(place):
 def test_a_revoked_invitation_is_gone(place):
     invited = place.invite()
     guest = place.open(invited)
-    guest.say("PING", 1)
-    assert guest.hear()[1] == "join-only"
+    assert guest.ask("JOIN", place.keys.public_bytes) == "key-known"
     place.operator.ask("REVOKE", invited.name)
     place.names.remove(invited.name)
-    assert guest.is_gone()
+    assert guest.is_gone(within_s=2)
 
 
 # A hub's end
@@ -868,4 +884,6 @@ def test_no_number_that_a_client_says_ends_the_hub(own_place):
             peer.say("SEND", peer.outbox, number, 10, DIRECT, "nobody", most, body=b"")
         peer.say("SEND", peer.outbox, most, most - 1, DIRECT, "nobody", most, body=b"")
         peer.all()
-    assert own_place.operator.ask("STATUS")["waiting_messages"] >= 0
+    own_place.operator.say("STATUS", 1)
+    assert own_place.operator.dealer.poll(2000)
+    assert own_place.operator.hear("DONE")[1]["waiting_messages"] >= 0

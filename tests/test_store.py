@@ -631,8 +631,8 @@ def test_space_is_used_again(disk):
         disk.store.commit([f.Acked(1, next_number, 0), f.Acked(2, next_number, 0)])
         pages.append(value(disk.store, "PRAGMA page_count"))
     assert pages[-1] <= pages[5]
-    assert disk.path.stat().st_size <= 4096 * pages[5]
-    assert disk.path.with_name("hub.db-wal").stat().st_size < 3 * store_module.WAL_PAGES * 4096
+    assert disk.path.stat().st_size <= store_module.PAGE_BYTES * pages[5]
+    assert disk.path.with_name("hub.db-wal").stat().st_size < 3 * store_module.WAL_BYTES
 
 
 # SQLite: what it refuses to open

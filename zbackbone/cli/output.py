@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..client.message import Message
 
-PRINT_MESSAGES = 256      # printed at once at most: a burst costs a few writes, and a crash few repetitions
+PRINT_MESSAGES = 256      # printed at once at most: a burst costs few writes, and a crash few repetitions
 PRINT_BYTES = 1 << 20
 
 
@@ -50,11 +50,11 @@ class Printer:
         self._held.append((message, data))
         self._size += len(data)
 
-    def flush(self) -> None:
-        """Writes what it holds. Raises OSError, BrokenPipeError if nobody reads any more."""
+    def flush(self) -> int:
+        """Writes what it holds. Returns how many that were. Raises OSError, BrokenPipeError if nobody reads any more."""
         held, self._held, self._size = self._held, [], 0
         if not held:
-            return
+            return 0
         # Straight to the descriptor, which says how much it took; a buffer would keep that to itself.
         stdout = _stdout()
         left = memoryview(b"".join(data for _, data in held))
@@ -64,6 +64,7 @@ class Printer:
                 left = left[_write(stdout, left):]
         finally:
             self._acknowledge(held, size - len(left))
+        return len(held)
 
     def _acknowledge(self, held: "list[tuple[Message, bytes]]", written: int) -> None:
         last = None

@@ -7,18 +7,19 @@ import click
 
 from ..errors import Silence
 from . import profiles
+from .arrivals import Arrivals
 from .output import Printer, as_json, as_line
 from .running import forget_stdout, say
-from .stopping import Stopped, Stopping
 
 if TYPE_CHECKING:
     from ..client.message import Message
     from ..client.sync import Client
 
 ACKS_S = 10.0      # for the hub to have our last acknowledgements on disk
+AHEAD = 64         # messages fetched while others are printed; of the largest, 64 MiB
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-Source = Callable[["Client"], "tuple[Iterator[Message], Callable[[], bool]]"]
+Source = Callable[["Client"], "Iterator[Message]"]
 
 
 def _reading_options(command: Decorated) -> Decorated:
@@ -50,10 +51,7 @@ def receive(ctx: click.Context, count: int | None, wait: float | None, is_json: 
       zb receive -n 1 -w 30        one message, or exit code 5 after 30 s
       zb receive --json | jq -r .sender
     """
-    def source(me: "Client") -> "tuple[Iterator[Message], Callable[[], bool]]":
-        # The library has no way to ask this in public; without it a burst would cost a write a message.
-        return me.receive(timeout=wait), lambda: bool(me._inbox or me._connection.session.inbox)
-    _print_all(ctx, source, Printer(as_json if is_json else as_line, acks=not no_ack), count)
+    _print_all(ctx, lambda me: me.receive(timeout=wait), Printer(as_json if is_json else as_line, not no_ack), count)
 
 
 @click.command()
@@ -76,9 +74,6 @@ def listen(ctx: click.Context, patterns: tuple[str, ...], broadcasts: bool, coun
     if not (patterns or broadcasts):
         raise click.UsageError("name a PATTERN, or say --broadcasts", ctx)
 
-    def source(me: "Client") -> "tuple[Iterator[Message], Callable[[], bool]]":
-        live = me.listen(*patterns, broadcasts=broadcasts, timeout=wait)
-        return live, lambda: bool(live._messages or live._listening.queue)
     render = as_json if is_json else as_line
 
     def told(message: "Message") -> bytes:
@@ -86,32 +81,41 @@ def listen(ctx: click.Context, patterns: tuple[str, ...], broadcasts: bool, coun
             say(f"zb: {message.missed} live messages were missed before the next of"
                 f" {message.topic or 'the broadcasts'} [missed]")
         return render(message)
-    _print_all(ctx, source, Printer(told, acks=False), count)
+    _print_all(ctx, lambda me: me.listen(*patterns, broadcasts=broadcasts, timeout=wait),
+               Printer(told, acks=False), count)
 
 
 def _print_all(ctx: click.Context, source: Source, printer: Printer, count: int | None) -> None:
     """Prints what comes until `count`, the source's end, or a signal. Raises Silence when fewer came."""
-    try:
-        with Stopping() as stopping, profiles.client(ctx) as me:
-            messages, at_hand = source(me)
-            try:
-                while count is None or printer.taken < count:
-                    if printer.is_full or not at_hand():
-                        printer.flush()
-                    message = stopping.next(messages)
-                    if message is None:
-                        break
-                    printer.hold(message)
-                printer.flush()
-            except BrokenPipeError:
-                forget_stdout()      # the reader, `head` say, has all it wants
-                count = None
-            if printer.has_acked:
-                me.flush(ACKS_S)
-    except Stopped:
-        pass
+    def fetch() -> "Iterator[Message]":
+        me.ping(profiles.CONNECT_S)
+        yield from source(me)
+
+    arrivals: Arrivals[Message] = Arrivals(AHEAD)
+    with arrivals, profiles.client(ctx, connect_s=None) as me:
+        arrivals.start(fetch)
+        try:
+            _drain(arrivals, printer, count)
+        except BrokenPipeError:
+            forget_stdout()      # the reader, `head` say, has all it wants
+            count = None
+        if printer.has_acked:
+            me.flush(ACKS_S)
     if count is not None and printer.printed < count:
         raise Silence("timed-out", f"{printer.printed} of {count} messages came in time")
+
+
+def _drain(arrivals: "Arrivals[Message]", printer: Printer, count: int | None) -> None:
+    try:
+        while count is None or printer.taken < count:
+            if printer.is_full or not arrivals.at_hand:
+                arrivals.done(printer.flush())
+            message = arrivals.take()
+            if message is None:
+                break
+            printer.hold(message)
+    finally:
+        printer.flush()
 
 
 @click.command()

@@ -306,13 +306,7 @@ class Server:
 
     # Speak -----------------------------------------------------------------------------------
     def _say(self) -> None:
-        for route, command in self.hub.answers():
-            if self._send(route, p.encode(command), b"") is False:
-                # It does not even read its answers; without them it can't go on. It will come back.
-                self.hub.count["stuck_peers"] += 1
-                self._peers.cut_route(route)
-                self.hub.lost(route)
-        live, live_to = self.hub.live()
+        live, live_to = self.hub.live()              # first: who listens wants it soonest
         for key, command, body in live:
             self._xpub.send(key, zmq.SNDMORE)
             self._xpub.send(p.encode(command), zmq.SNDMORE)
@@ -320,6 +314,12 @@ class Server:
         for peer, command, body in live_to:
             if self._send(peer.route, p.encode(command), body) is False:
                 self.hub.count["live_dropped"] += p.unpack_envelope(command.envelope).messages
+        for route, answer in self.hub.answers():
+            if self._send(route, p.encode(answer), b"") is False:
+                # It does not even read its answers; without them it can't go on. It will come back.
+                self.hub.count["stuck_peers"] += 1
+                self._peers.cut_route(route)
+                self.hub.lost(route)
 
     def _deliver(self, now_s: float) -> None:
         for inbox in [i for i, since_s in self._stuck.items() if now_s - since_s >= RETRY_S]:

@@ -1,0 +1,71 @@
+"""Arrivals: what a thread fetches while another prints it, until a signal says enough."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Arrivals(Generic[Item]):
+    """While it is entered, SIGINT and SIGTERM end it; a second one ends the process.
+
+    The handler raises nothing, it only puts a mark into a queue that allows that: an exception that
+    comes out of a handler inside threading.Condition can leave its lock held for ever. With one,
+    1 in 800 Ctrl-C's hung.
+    ahead: how many may be fetched that are not done() with; their bodies are in memory.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self._queue: SimpleQueue[Item | BaseException | None] = SimpleQueue()
+        self._slots = threading.Semaphore(ahead)
+        self._is_stopped = False
+        self._before: dict[int, Any] = {}
+
+    def start(self, fetch: Callable[[], Iterator[Item]]) -> None:
+        threading.Thread(target=self._fetch, args=(fetch,), name="arrivals", daemon=True).start()
+
+    def _fetch(self, fetch: Callable[[], Iterator[Item]]) -> None:
+        end = None
+        try:
+            for item in fetch():
+                self._queue.put(item)
+                self._slots.acquire()
+        except BaseException as error:
+            end = error
+        self._queue.put(end)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether take() returns at once."""
+        return self._is_stopped or not self._queue.empty()
+
+    def take(self) -> Item | None:
+        """The next one; None when there is no more, or a signal came. Raises what fetching raised."""
+        item = None if self._is_stopped else self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return None if self._is_stopped else item
+
+    def done(self, items: int) -> None:
+        """So many of those taken are out of memory."""
+        if items:
+            self._slots.release(items)
+
+    def _stop(self, *_: object) -> None:
+        self._is_stopped = True
+        self._queue.put(None)
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+
+    def __enter__(self) -> "Arrivals[Item]":
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._before:
+            signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
