@@ -203,7 +203,6 @@ class Ear:
 
     def add(self, *filters):
         """Sets filters, and waits until the hub has them."""
-        self.sub.setsockopt(zmq.UNSUBSCRIBE, self.echo)
         for wanted in (*filters, self.echo):
             self.sub.setsockopt(zmq.SUBSCRIBE, wanted)
         assert self.hear() == [self.echo, b"", b""]

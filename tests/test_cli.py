@@ -561,6 +561,20 @@ def test_lines_end_at_the_first_refusal_and_what_was_accepted_before_is_told(use
     assert user.run("receive", "-w", "0.5", profile=profile).out == b"fits\n"
 
 
+def test_ctrl_c_ends_lines_when_those_read_are_accepted(user, make):
+    profile = make()
+    process = user.start("send", profile.stem, "-l", "-v", profile=profile, stdin=subprocess.PIPE)
+    process.stdin.write(b"one\ntwo\n")
+    process.stdin.flush()
+    with Client(profile) as client:
+        messages = client.receive(timeout=PATIENCE_S)
+        assert [next(messages).body, next(messages).body] == [b"one", b"two"]
+    process.send_signal(signal.SIGINT)
+    done = ending(process)
+    assert "[interrupted]" in complaint(done, 1)
+    assert done.out == b"accepted 2\n"
+
+
 # Receiving -----------------------------------------------------------------------------------
 def test_receive_ends_after_so_many_or_so_long_and_fewer_than_asked_for_is_code_5(user, make, hub):
     profile = make()
@@ -822,7 +836,7 @@ def test_without_standard_streams_there_is_still_no_traceback(user, make):
     ["clients", "add", "a", "-o", ""], ["clients", "rotate", "a"], ["clients", "rotate", "a", "-o", "."],
     ["clients", "grant", "a"], ["clients", "grant", "a", "--everything", "--send", "b"], ["clients", "revoke"],
     ["clients", "revoke", "a"], ["clients", "revoke", "no name", "--yes"], ["clients", "show"],
-    ["clients", "list", "x"],
+    ["clients", "list", "x"], ["--profile", "~nobody-of-that-name/x", "ping"],
 ], ids=lambda args: " ".join(args)[:40].encode("ascii", "replace").decode())
 def test_a_wrong_command_line_is_code_2_and_one_line(hub, alone, tmp_path, args):
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}

@@ -1255,7 +1255,6 @@ def test_an_invitation_can_be_withdrawn():
     assert not play.hub.registry.may_enter(key, "hub")
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="only invitations that expire are cut")
 def test_the_connection_of_an_invitation_that_is_withdrawn_is_cut():
     play = HubPlay()
     guest = play.plug(invited(play))
@@ -1283,7 +1282,6 @@ def test_who_has_joined_cannot_join_again():
     assert play.facts == []
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="behind Hello it is garbled, its request unnamed")
 def test_who_has_joined_cannot_join_again_and_hears_so_after_hello_too():
     play = HubPlay("ann")
     assert play.connect("ann").asks(p.Join(3, NEW_KEY)) == [p.Denied(3, "not-invited", p.REFUSALS["not-invited"])]

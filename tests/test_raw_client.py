@@ -174,7 +174,9 @@ def test_a_key_that_the_hub_knows_cannot_join(place):
 
 
 def test_a_client_cannot_join(place):
-    assert place.open(place.new()).ask("JOIN", bytes(32)) == "not-invited"
+    keys = place.new()
+    assert place.open(keys).ask("JOIN", bytes(32)) == "not-invited"
+    assert place.greet(keys).ask("JOIN", bytes(32)) == "not-invited"
 
 
 # Session
@@ -213,10 +215,7 @@ def test_fields_behind_the_known_ones_are_ignored(place):
 
 
 def test_a_second_hello_makes_no_sense(place):
-    peer = place.greet()
-    assert peer.hello().fields[:2] == [0, "garbled"]
-    peer.say("JOIN", 1, bytes(32))
-    assert peer.hear().fields[:2] == [0, "garbled"]
+    assert place.greet().hello().fields[:2] == [0, "garbled"]
 
 
 def test_a_hello_of_the_same_session_cuts_the_older_connection(place):
@@ -286,7 +285,6 @@ def test_frames_that_make_no_sense_are_answered_and_change_nothing(place, frames
     assert peer.pong()
 
 
-@pytest.mark.xfail(strict=True, reason="the server reads the routing id where a header is missing")
 def test_a_routing_id_is_never_taken_for_a_header(place):
     peer = place.greet(route=header("PING", 77))
     peer.say_frames(b"x")
@@ -734,11 +732,11 @@ def test_there_may_be_a_thousand_filters_and_no_more(place):
     assert ear.is_gone()
 
 
-@pytest.mark.xfail(strict=True, reason="the end of an echo filter is counted as the end of one that counts")
 def test_an_echo_gives_no_room_for_more_filters(place):
     ear = place.listen(place.keys)
     for _ in range(30):
         ear.add()
+        ear.sub.setsockopt(zmq.UNSUBSCRIBE, ear.echo)
     for number in range(1001):
         ear.sub.setsockopt(zmq.SUBSCRIBE, b"t.%d." % number)
     assert ear.is_gone(within_s=2)
@@ -824,7 +822,6 @@ def test_a_revoked_client_is_gone_from_both_sides(place):
     assert place.greet(issued(place.keys, place.operator.ask("REGISTER", name, ALL))).welcome[0] == name
 
 
-@pytest.mark.xfail(strict=True, reason="revoking an invitation cuts no connection")
 def test_a_revoked_invitation_is_gone(place):
     invited = place.invite()
     guest = place.open(invited)
@@ -869,7 +866,6 @@ def test_what_was_accepted_outlives_the_hub(own_place):
     assert live[0] != stream and live[1] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="sums above 2**64 end the hub when STATUS is answered")
 def test_no_number_that_a_client_says_ends_the_hub(own_place):
     most = 2**63 - 1
     me, you = own_place.greet(), own_place.greet()

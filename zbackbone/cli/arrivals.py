@@ -14,7 +14,7 @@ class Arrivals(Generic[Item]):
 
     The handler raises nothing, it only puts a mark into a queue that allows that: an exception that
     comes out of a handler inside threading.Condition can leave its lock held for ever. With one,
-    1 in 800 Ctrl-C's hung.
+    1 in 800 Ctrl-C's hung (2-core cloud machine, busy).
     ahead: how many may be fetched that are not done() with; their bodies are in memory.
     """
 

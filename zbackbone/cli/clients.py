@@ -9,6 +9,7 @@ import click
 
 from ..errors import Misuse
 from . import profiles
+from .folders import path_of
 from .output import moment, print_json, print_table
 from .running import DONE, FAILED, Group, say
 from .values import Address, Duration, seconds
@@ -108,7 +109,7 @@ def add(ctx: click.Context, /, name: str, output: str, address: str | None, **gr
       zb clients add glider-1 -o glider-1.profile --publish 'soar.glider-1.#'
       scp glider-1.profile glider-1: && rm glider-1.profile
     """
-    path = Path(output).expanduser()
+    path = path_of(output)
     profiles.check_new(path)
     with profiles.operator(ctx) as operator:
         profile = operator.add(name, _grants(**grants), address or "")
@@ -130,7 +131,7 @@ def rotate(ctx: click.Context, name: str, output: str, now: bool, address: str |
     \b
       zb clients rotate noc-c2 -o noc-c2-new.profile
     """
-    path = Path(output).expanduser()
+    path = path_of(output)
     profiles.check_new(path)
     with profiles.operator(ctx) as operator:
         profile = operator.rotate(name, now, address or "")

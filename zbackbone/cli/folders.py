@@ -1,4 +1,4 @@
-"""Folders: where a user's data and configuration are (XDG Base Directory Specification 0.8)."""
+"""Folders: where a user's files are (XDG Base Directory Specification 0.8)."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,11 @@ def data_folder() -> Path:
 
 def config_folder() -> Path:
     return _home("XDG_CONFIG_HOME", ".config")
+
+
+def path_of(text: str) -> Path:
+    """A path as a user writes it, ~ for a home folder; one that doesn't exist stays as it is."""
+    return Path(os.path.expanduser(text))
 
 
 def _home(variable: str, otherwise: str) -> Path:

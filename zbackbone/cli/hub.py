@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from .. import __version__
 from ..protocol import DISK_RESERVE_BYTES, INBOX_BYTES_MAX
-from .folders import data_folder
+from .folders import data_folder, path_of
 from .running import Command, forget_stdout
 from .settings import from_file
 from .values import Address
@@ -68,7 +67,7 @@ def hub(data: str | None, bind: str, live: str, address: str | None, inbox_bytes
     """
     from ..router.daemon import Settings, serve
     _log_to_stderr(log_level)
-    folder = Path(data).expanduser() if data else data_folder() / "hub"
+    folder = path_of(data) if data else data_folder() / "hub"
     return serve(Settings(folder, bind, live, __version__, address or "", inbox_bytes, disk_reserve_bytes), _ready)
 
 

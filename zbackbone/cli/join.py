@@ -1,13 +1,12 @@
 """Join: from an invitation to a profile on this machine."""
 
 import sys
-from pathlib import Path
 
 import click
 
 from ..errors import Misuse
 from . import profiles
-from .folders import config_folder
+from .folders import config_folder, path_of
 from .running import say
 
 
@@ -34,12 +33,12 @@ def join(string: str, output: str | None, timeout: float) -> None:
     invitation = from_join_string(_first_line() if string == "-" else string)
     # An invitation is good once: it isn't used before there is a place for what it gives.
     if output:
-        profiles.check_new(Path(output).expanduser())
+        profiles.check_new(path_of(output))
     else:
         make_folder(config_folder())
         profiles.check_folder(config_folder())
     profile = join_hub(invitation, timeout)
-    path = profiles.save(profile, Path(output).expanduser() if output else config_folder() / _file_name(profile.name))
+    path = profiles.save(profile, path_of(output) if output else config_folder() / _file_name(profile.name))
     try:
         profiles.remember(path)
         told = ""

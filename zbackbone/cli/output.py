@@ -51,7 +51,7 @@ class Printer:
         self._size += len(data)
 
     def flush(self) -> int:
-        """Writes what it holds. Returns how many that were. Raises OSError, BrokenPipeError if nobody reads any more."""
+        """Writes what it holds; returns how many that were. Raises BrokenPipeError when nobody reads, or OSError."""
         held, self._held, self._size = self._held, [], 0
         if not held:
             return 0

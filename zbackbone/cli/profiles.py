@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import BackboneError, Misuse
-from .folders import config_folder
+from .folders import config_folder, path_of
 from .running import say
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def in_use(ctx: click.Context) -> Path:
     """The file of --profile, ZBACKBONE_PROFILE, or the one joined last, in this order. Raises Misuse."""
     given = ctx.find_root().params.get("profile")
     if given:
-        return Path(given).expanduser()
+        return path_of(given)
     try:
         text = _last().read_text(encoding="utf-8").strip()
     except FileNotFoundError:

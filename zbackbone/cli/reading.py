@@ -41,9 +41,9 @@ def _reading_options(command: Decorated) -> Decorated:
 def receive(ctx: click.Context, count: int | None, wait: float | None, is_json: bool, no_ack: bool) -> None:
     """Print the messages of this client's inbox.
 
-    Each body and a newline. What was printed is acknowledged, and gone from the inbox; nothing else is.
-    It goes on until Ctrl-C, COUNT messages, or SECONDS without one. Where COUNT
-    was given and fewer came, the exit code is 5.
+    Each body and a newline. What was printed is acknowledged, and gone from the
+    inbox; nothing else is. It goes on until Ctrl-C, COUNT messages, or SECONDS
+    without one. Where COUNT was given and fewer came, the exit code is 5.
 
     \b
       zb receive                   all that is there and comes, until Ctrl-C
@@ -63,9 +63,10 @@ def listen(ctx: click.Context, patterns: tuple[str, ...], broadcasts: bool, coun
            is_json: bool) -> None:
     """Print live messages from now on.
 
-    Each body and a newline. Live is fastest, at most once, and nothing is stored: what comes while you
-    don't listen, or can't keep up, is missed, and how many were is told on stderr.
-    In a PATTERN, * is one word and # any number of them. It ends like `zb receive`.
+    Each body and a newline. Live is fastest, at most once, and nothing is stored:
+    what comes while you don't listen, or can't keep up, is missed, and stderr tells
+    how many were. In a PATTERN, * is one word and # any number of them. It ends
+    like `zb receive`.
 
     \b
       zb listen 'soar.noc.#'
@@ -73,7 +74,6 @@ def listen(ctx: click.Context, patterns: tuple[str, ...], broadcasts: bool, coun
     """
     if not (patterns or broadcasts):
         raise click.UsageError("name a PATTERN, or say --broadcasts", ctx)
-
     render = as_json if is_json else as_line
 
     def told(message: "Message") -> bytes:

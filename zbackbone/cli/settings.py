@@ -1,12 +1,12 @@
 """Settings: a command's options from a TOML file, its keys and types checked."""
 
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import Misuse
+from .folders import path_of
 
 
 def from_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
@@ -26,7 +26,7 @@ def from_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> 
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with open(Path(path).expanduser(), "rb") as file:
+        with open(path_of(path), "rb") as file:
             return tomllib.load(file)
     except OSError as error:
         raise Misuse("bad-config", f"cannot read the configuration {path}: {error.strerror}; check the path") from None

@@ -74,10 +74,9 @@ class Listening:
         """As LISTEN names them."""
         return (*self.patterns, "") if self.broadcasts else self.patterns
 
-    def wants(self, envelope: p.Envelope) -> bool:
-        if envelope.way == p.BROADCAST:
-            return self.broadcasts
-        return any(matches(pattern, envelope.address) for pattern in self.patterns)
+    def wants_from(self, stream: str) -> bool:
+        """Whether it listens to this topic, or to broadcasts, whose stream has no name."""
+        return any(matches(pattern, stream) for pattern in self.patterns) if stream else self.broadcasts
 
 
 class Session:
@@ -106,8 +105,9 @@ class Session:
         self._handed = 0                             # and that the application got
         self._ack = (0, 0)
         self._ack_at: float | None = None
-        self._got = self._used = self._granted = 0   # inbox bytes since the last Receive
-        self._live_got = self._live_used = 0         # the same for live bytes over this connection
+        self._held = 0                               # bytes in `inbox`
+        self._used = self._granted = 0               # inbox bytes since the last Receive
+        self._live_used = 0                          # live bytes over this connection
         self._live_granted = p.WINDOW_BYTES
         self._regap_s = 0.0
         self._attached_at = 0                        # the last request before our Receive
@@ -187,6 +187,7 @@ class Session:
             return None
         arrived = self.inbox.popleft()
         self._used += arrived.size
+        self._held -= arrived.size
         self._handed = arrived.number
         return arrived
 
@@ -216,6 +217,11 @@ class Session:
     def unlisten(self, listening: Listening) -> None:
         if listening in self.listeners:
             self.listeners.remove(listening)
+            for request in listening.requests:
+                self.forget(request)
+            # What is published while nobody here listens is not missed.
+            self._streams = {name: at for name, at in self._streams.items()
+                             if any(other.wants_from(name) for other in self.listeners)}
             still = {pattern for other in self.listeners for pattern in other.wanted}
             for pattern in listening.wanted:
                 if pattern not in still and self.welcome is not None:
@@ -299,12 +305,11 @@ class Session:
             self._unconfirmed = True
 
     def _attach(self) -> None:
-        self._got = self._used = 0
+        self._used = -self._held                     # what still waits here takes room in the new window
         if self.welcome is not None:
-            # What still waits here was paid for under the last Receive.
-            self._granted = self.window_bytes
+            self._granted = max(0, self._used + self.window_bytes)
             self._attached_at = self._last_request
-            self._say(p.Receive(self._received, self.window_bytes))
+            self._say(p.Receive(self._received, self._granted))
 
     # What the hub says -----------------------------------------------------------------------
     def hear(self, header: bytes, body: bytes, now_s: float) -> None:
@@ -328,7 +333,7 @@ class Session:
                 self._handed, self._ack, self._ack_at = 0, (0, 0), None
                 self._drop_inbox()
             self.store = welcome.store
-        self._live_got = self._live_used = 0
+        self._live_used = 0
         self._live_granted = p.WINDOW_BYTES
         for listening in self.listeners:             # what was granted, and what still waits, is asked again
             listening.requests = [self.ask(p.Listen, pattern) if request.done and request.error is None else request
@@ -353,7 +358,6 @@ class Session:
 
     def _hear_deliver(self, deliver: p.Deliver, body: bytes, now_s: float) -> None:
         size = len(deliver.envelope) + len(body)
-        self._got += size
         if not self._receiving or deliver.number <= self._received:
             self._used += size                       # a second time, or too late
             return
@@ -363,6 +367,7 @@ class Session:
             return
         self._received = deliver.number
         self.inbox_error = None
+        self._held += size
         self.inbox.append(Arrived(size, deliver.number, deliver.skip, 0, p.unpack_envelope(deliver.envelope), body))
 
     def _close_gap(self, now_s: float) -> None:
@@ -372,22 +377,23 @@ class Session:
             self._attach()
 
     def _hear_live(self, live: p.Live, body: bytes, _now_s: float) -> None:
-        self._live_got += len(live.envelope) + len(body)
-        self._live_used = self._live_got             # the queue below is bounded by itself
+        self._live_used += len(live.envelope) + len(body)     # at once: the queues are bounded by themselves
         self.hear_live(live, body)
 
     def hear_live(self, live: p.Live, body: bytes) -> None:
         """A live batch, by whichever way it came."""
         envelope = p.unpack_envelope(live.envelope)
-        wanting = [listening for listening in self.listeners if listening.wants(envelope)]
-        if not wanting or (self.welcome is not None and envelope.way == p.BROADCAST
-                           and envelope.sender == self.welcome.name):
+        wanting = [listening for listening in self.listeners if listening.wants_from(envelope.address)]
+        if not wanting:
             return
         stream, expected = self._streams.get(envelope.address, (0, 0))
         if stream == live.stream and live.before < expected:
             return                                   # late, and counted as missed
         if self._seen.get((envelope.address, envelope.outbox), 0) >= envelope.number:
             return                                   # a second time, after the hub's restart
+        if self.welcome is not None and envelope.way == p.BROADCAST and envelope.sender == self.welcome.name:
+            _remember(self._streams, envelope.address, (live.stream, live.before + envelope.messages))
+            return                                   # our own: numbered with the others, and not for us
         missed = 0 if not stream else live.before - expected if stream == live.stream else live.before
         if all(listening.size > LIVE_BYTES_MAX for listening in wanting):
             return                                   # the numbers will tell when the next one finds room
@@ -445,6 +451,7 @@ class Session:
     def _drop_inbox(self) -> None:
         """What waits here comes again, to whoever receives next."""
         self.inbox.clear()
+        self._held = 0
         self._received = self._handed
 
 

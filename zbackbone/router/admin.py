@@ -21,6 +21,8 @@ COUNTERS = (
     "refused_handshakes", "faults",
 )
 
+COUNT_MAX = (1 << 63) - 1           # what fits into an answer
+
 Decision: TypeAlias = tuple[list[f.Fact], dict[str, Any]]
 
 
@@ -74,7 +76,7 @@ def _row(hub: "Hub", name: str) -> dict[str, Any]:
         return {"name": name, "state": "invited", "expires_ms": hub.registry.invited[name].expires_ms}
     inbox = hub.inboxes[client.id]
     return {"name": name, "state": "connected" if hub.peers_of.get(client.id) else "away",
-            "waiting": inbox.messages - inbox.skip, "bytes": inbox.size}
+            "waiting": inbox.waiting, "bytes": inbox.size}
 
 
 def _show(hub: "Hub", _: Client, ask: p.Show, _now_ms: int) -> Decision:
@@ -98,7 +100,7 @@ def _revoke(hub: "Hub", operator: Client, ask: p.Revoke, _now_ms: int) -> Decisi
     client = _client(hub, ask.name)
     if client is operator:
         raise Refused("forbidden", "you cannot revoke yourself; have another operator do it")
-    purged = hub.inboxes[client.id].messages - hub.inboxes[client.id].skip
+    purged = hub.inboxes[client.id].waiting
     hub.count["purged_messages"] += purged
     return [*(f.KeyDropped(client.id, key) for key in client.keys), f.Revoked(client.id)], {"purged": purged}
 
@@ -125,9 +127,11 @@ def _status(hub: "Hub", *_: object) -> Decision:
     return [], {
         "hub": hub.settings.version, "clients": len(hub.registry.by_id), "invitations": len(hub.registry.invited),
         "connections": len(hub.peers), "subscriptions": len(hub.audience.subscriptions),
-        "waiting_messages": sum(i.messages - i.skip for i in hub.inboxes.values()),
+        "waiting_messages": sum(i.waiting for i in hub.inboxes.values()),
         "waiting_bytes": sum(i.size for i in hub.inboxes.values()),
-        "room_on_disk": hub.room, **hub.count}
+        "room_on_disk": hub.room,
+        # Some add up what peers claim, which may spoil a counter and nothing else.
+        **{name: min(count, COUNT_MAX) for name, count in hub.count.items()}}
 
 
 COMMANDS: dict[type, Any] = {

@@ -171,6 +171,9 @@ class Hub:
             self._forget(peer.client.id, bye.outbox)
         self.lost(peer.route)
 
+    def _join(self, *_: object) -> None:
+        raise Refused("not-invited", p.REFUSALS["not-invited"])
+
     def _ping(self, peer: Peer, ping: p.Ping, _body: bytes, now_ms: int, _now_s: float) -> None:
         inbox = self.inboxes[peer.client.id]
         delivered = inbox.told + 1 if inbox.peer is peer else 0
@@ -324,6 +327,7 @@ class Hub:
         if facts:
             self._notes.append(f"{peer.client.name} asked to {type(ask).__name__.lower()} {ask.name}")
         self._decided(facts)
+        self._cut.extend(fact.key for fact in facts if type(fact) is f.InvitationEnded)
         self._answers.append((peer.route, p.Done(ask.request, result)))
 
     # Remember --------------------------------------------------------------------------------
@@ -486,7 +490,7 @@ class Hub:
 
 HANDLERS: dict[type, Callable[..., None]] = {
     p.Send: Hub._send, p.Ack: Hub._ack, p.Credit: Hub._credit, p.Ping: Hub._ping,
-    p.Receive: Hub._receive, p.Release: Hub._release, p.Bye: Hub._bye,
+    p.Join: Hub._join, p.Receive: Hub._receive, p.Release: Hub._release, p.Bye: Hub._bye,
     **dict.fromkeys(requests.COMMANDS, Hub._request),
     **dict.fromkeys(admin.COMMANDS, Hub._administer),
 }

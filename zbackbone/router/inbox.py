@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple, TypeAlias
 
+from ..protocol import BATCH_MESSAGES_MAX
+
 Entry: TypeAlias = tuple[int, bytes, object]     # inbox number, envelope, body
 
 
@@ -40,6 +42,11 @@ class Inbox:
         self.credit = 0           # bytes it may get, since then
         self.fresh: deque[Entry] = deque()
         self.fresh_bytes = 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages not acknowledged."""
+        return max(0, self.messages - self.skip)
 
     # What comes in ---------------------------------------------------------------------------
     def put(self, number: int, envelope: bytes, body: object, size: int, messages: int) -> bool:
@@ -109,7 +116,8 @@ class Inbox:
     # What is done with -----------------------------------------------------------------------
     def can_ack(self, number: int, skip: int) -> bool:
         """Whether this moves the acknowledged on, and not past what there is."""
-        return (self.base, self.skip) < (number, skip) and (number < self.next or (number == self.next and not skip))
+        return (self.base, self.skip) < (number, skip) and skip <= BATCH_MESSAGES_MAX and (
+            number < self.next or (number == self.next and not skip))
 
     def ack(self, number: int, skip: int) -> None:
         self.base, self.skip = number, skip

@@ -135,8 +135,8 @@ class Server:
         self._hear_monitors(now_s)                   # behind the frames: whose connection is gone is known
         self._hear_zap()
         self._hear_filters()
-        for route, header, body in frames:
-            self._hear(route, header, body, now_ms, now_s)
+        for route, frame, header, body in frames:
+            self._hear(route, frame, header, body, now_ms, now_s)
         tick = now_s >= self._next_tick_s
         if tick:
             self._tick(now_ms, now_s)
@@ -169,43 +169,45 @@ class Server:
             raise StorageFailed(str(error)) from error
 
     # Hear ------------------------------------------------------------------------------------
-    def _drain_router(self) -> list[tuple[bytes, Any, bytes]]:
-        """(routing id, header frame, body) of what has come; odd ones have no header frame."""
-        frames: list[tuple[bytes, Any, bytes]] = []
+    def _drain_router(self) -> list[tuple[bytes, Any, bytes | None, bytes]]:
+        """(routing id, a frame that knows the connection, header, body) of what has come.
+
+        No header: there were not two frames.
+        """
+        frames: list[tuple[bytes, Any, bytes | None, bytes]] = []
         recv, room = self._router.recv, TURN_BYTES
         while room > 0 and len(frames) < TURN_MESSAGES:
             try:
                 route = recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            header = body = None
+            parts: list[Any] = []
             more = route.more
-            if more:
-                header = recv(copy=False)
-                more = header.more
-            if more:
-                body = recv(copy=False)
-                more = body.more
-                room -= len(body)
-            if more or body is None:
-                while more:
-                    more = recv(copy=False).more
-                frames.append((route.bytes, route, b""))
+            while more:
+                part = recv(copy=False)
+                more = part.more
+                room -= len(part)
+                if len(parts) < 3:
+                    parts.append(part)
+            if len(parts) == 2:
+                frames.append((route.bytes, parts[0], parts[0].bytes, parts[1].bytes))
             else:
-                frames.append((route.bytes, header, body.bytes))
+                frames.append((route.bytes, route, None, b""))
         return frames
 
-    def _hear(self, route: bytes, header: Any, body: bytes, now_ms: int, now_s: float) -> None:
-        key = header.get("User-Id")                  # from the handshake: the one thing that is proved
+    def _hear(self, route: bytes, frame: Any, header: bytes | None, body: bytes, now_ms: int, now_s: float) -> None:
+        key = frame.get("User-Id")                   # from the handshake: the one thing that is proved
         try:
-            command = p.decode(header.bytes)
+            if header is None:
+                raise Garbled("garbled", "a message is two frames")
+            command = p.decode(header)
             if type(command) not in p.FROM_CLIENT:
                 raise Garbled("garbled", "a command that only a hub may send")
         except Garbled:
             self.hub.garbled(route, key)
             return
         if type(command) is p.Hello or type(command) is p.Join:
-            if not self._peers.claim(header.get(zmq.SRCFD), key, route):
+            if not self._peers.claim(frame.get(zmq.SRCFD), key, route):
                 return                               # gone before it was heard
         try:
             self.hub.hear(route, key, command, body, now_ms, now_s)
@@ -263,9 +265,11 @@ class Server:
                 continue                             # libzmq's own, for a listener that is gone
             data = frame.bytes
             if not odd and data[:1] == b"\0":
-                self._filters[fd] = self._filters.get(fd, 1) - 1
+                if not data.startswith(ECHO_KEY, 1):
+                    self._filters[fd] = self._filters.get(fd, 1) - 1
                 continue
-            if not odd and data[:3] == b"\1" + ECHO_KEY and len(data) == ECHO_BYTES and self._listeners.claim(fd, key):
+            if (not odd and data.startswith(b"\1" + ECHO_KEY) and len(data) == ECHO_BYTES
+                    and key in self.hub.registry.by_key and self._listeners.claim(fd, key)):
                 # A listener asks whether its filters so far are in force; they are, so say so.
                 self._xpub.send_multipart((data[1:], b"", b""))
                 continue
