@@ -539,7 +539,7 @@ def test_a_line_is_sent_when_it_is_there_not_when_stdin_ends(user, make):
     process = user.start("send", profile.stem, "-l", profile=profile, stdin=subprocess.PIPE)
     with Client(profile) as client:
         messages = client.receive(timeout=PATIENCE_S)
-        for line in (b"one", b"", b"last, without a newline"):
+        for line in (b"one", b"", b" spaces\t\r", b"last, without a newline"):
             process.stdin.write(line + b"\n" * (line != b"last, without a newline"))
             process.stdin.flush()
             if line[:4] == b"last":
@@ -632,7 +632,7 @@ def test_what_a_reader_no_longer_took_stays_in_the_inbox(user, make, hub):
 def test_of_a_burst_that_a_reader_left_early_only_whole_messages_are_acknowledged(user, make, hub):
     profile, count = make(), 300
     put(hub.operator, profile.stem, [b"%05d" % number + b"." * 9994 for number in range(count)])
-    process = user.start("receive", profile=profile)
+    process = user.start("receive", "-n", str(count), profile=profile)
     assert process.stdout.read(6) == b"00000."
     process.stdout.close()
     process.stdout = None

@@ -426,19 +426,19 @@ def test_a_bomb_is_refused_without_room_for_what_it_announces(bomb, wrap):
 
 
 def test_a_header_from_a_client_has_a_length_limit():
-    at_limit = msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 6)])
+    at_limit = msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 8)])
     assert len(at_limit) == p.HEADER_BYTES_MAX
     assert p.decode(at_limit) == p.Ping(8)
-    assert refused(p.decode, msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 5)]))
+    assert refused(p.decode, msgpack.packb([13, 8, bytes(p.HEADER_BYTES_MAX - 7)]))
     assert refused(p.decode, bytes(p.FRAME_BYTES_MAX))
 
 
 def test_an_answer_with_rows_may_be_longer():
     rows = {"clients": [{"name": "x" * 64, "state": "connected", "waiting": 2**40, "bytes": 2**40}] * p.ANSWER_ROWS_MAX}
     assert len(p.encode(p.Done(1, rows))) > p.HEADER_BYTES_MAX
-    assert p.decode(p.encode(p.Done(1, rows))) == p.Done(1, rows)
+    assert p.decode(p.encode(p.Done(1, rows)), p.FRAME_BYTES_MAX) == p.Done(1, rows)
     refusals = [[n, "unknown-client", p.REFUSALS["unknown-client"]] for n in range(p.IN_FLIGHT_MAX)]
-    assert p.decode(p.encode(p.Accepted(bytes(8), 1, refusals))) == p.Accepted(bytes(8), 1, refusals)
+    assert p.decode(p.encode(p.Accepted(bytes(8), 1, refusals)), p.FRAME_BYTES_MAX) == p.Accepted(bytes(8), 1, refusals)
 
 
 def test_a_batch_may_have_as_many_messages_as_the_limit_says_and_no_more():

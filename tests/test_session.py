@@ -662,6 +662,33 @@ def test_credit_is_counted_anew_since_each_receive():
     assert talk.says(p.Credit) == [p.Credit(WINDOW + size, p.WINDOW_BYTES, 0)]
 
 
+def test_what_still_waits_here_takes_room_in_a_new_window():
+    talk = Talk()
+    talk.receives()
+    size = talk.delivers(1, body=b"x" * 2000)
+    talk.session.broken()
+    talk.connect()
+    assert talk.says(p.Receive) == [p.Receive(1, WINDOW - size)]
+    for number in (2, 3):
+        talk.delivers(number, body=b"x" * 2000)
+    talk.session.broken()
+    talk.connect()
+    assert talk.says(p.Receive) == [p.Receive(3, 0)]
+    talk.takes()
+    assert talk.says(p.Credit) == [p.Credit(WINDOW, p.WINDOW_BYTES, 0)]
+
+
+def test_a_batch_that_makes_no_sense_costs_no_credit():
+    talk = Talk()
+    talk.receives()
+    for number in range(1, 9):
+        talk.hub(p.Deliver(number, number - 1, 0, b"no envelope"), b"x" * 1500)
+    assert talk.says(p.Credit)[-1].inbox >= 2 * WINDOW
+    talk.session.broken()
+    talk.connect()
+    assert talk.says(p.Receive) == [p.Receive(8, WINDOW)]
+
+
 def test_however_often_the_connection_breaks_a_stalled_application_holds_a_window_or_two():
     talk = Talk()
     talk.receives()
@@ -861,6 +888,15 @@ def test_one_s_own_broadcast_is_not_missed_either():
     talk.lives("", 1, 1, sender="me", outbox=BOX, messages=3)
     talk.lives("", 4, 2, sender="ann")
     assert [missed for _, missed in heard(listening)] == [0, 0]
+
+
+def test_what_was_missed_before_one_s_own_broadcast_is_told_too():
+    talk = Talk(name="me")
+    listening = talk.listens(broadcasts=True)
+    talk.lives("", 0, 1, sender="ann")
+    talk.lives("", 3, 1, sender="me", outbox=BOX)         # two of hers were lost
+    talk.lives("", 4, 4, sender="ann")
+    assert [missed for _, missed in heard(listening)] == [0, 2] and talk.session.missed == 2
 
 
 def test_broadcasts_come_to_those_who_asked_for_them():

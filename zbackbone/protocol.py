@@ -27,7 +27,7 @@ BODY_BYTES_MAX = 1 << 20            # a message's body; a hub's memory is a few 
 HEADERS_BYTES_MAX = 16 << 10        # a message's headers, packed; they are labels, not content
 BATCH_BYTES_MAX = BODY_BYTES_MAX + HEADERS_BYTES_MAX + 1024   # the largest message, alone
 BATCH_MESSAGES_MAX = 4096           # unpacked at once by a receiver; 16-byte messages still fill it
-HEADER_BYTES_MAX = 8 << 10          # a command's header frame; the longest is a grant of 100 patterns
+HEADER_BYTES_MAX = 96 << 10         # a client's header frame; the longest grants 300 patterns of 255 bytes
 ENVELOPE_BYTES_MAX = 512            # sender 64, address 255, numbers
 FRAME_BYTES_MAX = 2 * BATCH_BYTES_MAX    # ZMQ_MAXMSGSIZE; over it libzmq cuts the connection, so
                                     # that a batch a little too large gets a refusal in words
@@ -419,10 +419,13 @@ def encode(command: Command) -> bytes:
     return bytes(msgpack.packb((KIND_OF[type(command)], *command)))
 
 
-def decode(header: bytes | memoryview) -> Any:
-    """The command of a header frame. Raises Garbled for whatever is not one."""
-    if len(header) > HEADER_BYTES_MAX and not _is_answer(header):
-        raise Garbled("garbled", f"a header of {len(header)} bytes is longer than {HEADER_BYTES_MAX}")
+def decode(header: bytes | memoryview, bytes_max: int = HEADER_BYTES_MAX) -> Any:
+    """The command of a header frame. Raises Garbled for whatever is not one.
+
+    bytes_max: a hub's answer may be as long as a frame.
+    """
+    if len(header) > bytes_max:
+        raise Garbled("garbled", f"a header of {len(header)} bytes is longer than {bytes_max}")
     try:
         fields = msgpack.unpackb(header)
     except Exception as error:  # msgpack raises more kinds than it names (OverflowError, for one)
@@ -441,11 +444,6 @@ def decode(header: bytes | memoryview) -> Any:
         if not check(fields[index]):
             raise Garbled("garbled", f"{command.__name__}.{command._fields[index - 1]} is malformed")  # type: ignore[attr-defined]
     return command._make(fields[1:index + 1])  # type: ignore[attr-defined]
-
-
-def _is_answer(header: bytes | memoryview) -> bool:
-    """Whether a long header may be an answer with rows (array, kind 64 or more)."""
-    return len(header) <= FRAME_BYTES_MAX and 0x90 <= header[0] <= 0x9F and 64 <= header[1] <= 72
 
 
 class Envelope(NamedTuple):

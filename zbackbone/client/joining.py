@@ -74,7 +74,7 @@ def _attempt(address: str, hub_key: bytes, pair: KeyPair, command: p.Command, un
                 ready = dict(poller.poll(int(left_s * 1000) + 1))
                 if dealer in ready:
                     with contextlib.suppress(Garbled):
-                        return p.decode(dealer.recv_multipart()[0])
+                        return p.decode(dealer.recv_multipart()[0], p.FRAME_BYTES_MAX)
                 event = sockets.next_event(monitor)
                 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                     silence = Silence("timed-out", f"the hub at {address} has not answered in time; try again")

@@ -316,7 +316,7 @@ class Session:
         """One message of the hub. What makes no sense is counted, and changes nothing."""
         self._heard_s = now_s
         try:
-            command = p.decode(header)
+            command = p.decode(header, p.FRAME_BYTES_MAX)
             hear = _HEAR.get(type(command))
             if hear is None:
                 raise Garbled("garbled", f"a hub doesn't say {type(command).__name__}")
@@ -367,8 +367,13 @@ class Session:
             return
         self._received = deliver.number
         self.inbox_error = None
+        try:
+            envelope = p.unpack_envelope(deliver.envelope)
+        except Garbled:
+            self._used += size                       # nobody can read it, and it holds no credit
+            raise
         self._held += size
-        self.inbox.append(Arrived(size, deliver.number, deliver.skip, 0, p.unpack_envelope(deliver.envelope), body))
+        self.inbox.append(Arrived(size, deliver.number, deliver.skip, 0, envelope, body))
 
     def _close_gap(self, now_s: float) -> None:
         """Something was lost on the way: ask for it again, but not for each message behind it."""
@@ -391,10 +396,11 @@ class Session:
             return                                   # late, and counted as missed
         if self._seen.get((envelope.address, envelope.outbox), 0) >= envelope.number:
             return                                   # a second time, after the hub's restart
-        if self.welcome is not None and envelope.way == p.BROADCAST and envelope.sender == self.welcome.name:
-            _remember(self._streams, envelope.address, (live.stream, live.before + envelope.messages))
-            return                                   # our own: numbered with the others, and not for us
         missed = 0 if not stream else live.before - expected if stream == live.stream else live.before
+        if self.welcome is not None and envelope.way == p.BROADCAST and envelope.sender == self.welcome.name:
+            # Our own: numbered with the others, and not for us. What was missed before it, the next one tells.
+            _remember(self._streams, envelope.address, (live.stream, live.before + envelope.messages - missed))
+            return
         if all(listening.size > LIVE_BYTES_MAX for listening in wanting):
             return                                   # the numbers will tell when the next one finds room
         arrived = Arrived(len(live.envelope) + len(body), 0, 0, missed, envelope, body)

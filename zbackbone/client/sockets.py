@@ -35,6 +35,7 @@ def subscriber(context: Any, hub_key: bytes, pair: KeyPair) -> Any:
     sock.setsockopt(zmq.HEARTBEAT_IVL, 20_000)
     sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)
     sock.setsockopt(zmq.RCVHWM, 0)                 # drained at once, into queues that are bounded
+    sock.setsockopt(zmq.SNDHWM, 0)                 # filters are sent too, and would be dropped unseen
     return sock
 
 

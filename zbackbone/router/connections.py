@@ -57,6 +57,9 @@ class Connections:
             self._fd[route] = fd
         return True
 
+    def count_of(self, key: str) -> int:
+        return len(self._of_key.get(key, ()))
+
     def cut_key(self, key: str) -> None:
         """Cuts the key's connections, and those that have not said whose they are."""
         for fd in [*self._of_key.get(key, ()), *self._silent]:

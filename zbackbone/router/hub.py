@@ -162,8 +162,10 @@ class Hub:
             now_ms, {"body_bytes": p.BODY_BYTES_MAX, "batch_bytes": p.BATCH_BYTES_MAX,
                                 "batch_messages": p.BATCH_MESSAGES_MAX, "in_flight": p.IN_FLIGHT_MAX,
                                 "window_bytes": p.WINDOW_BYTES})))
-        if numbering is not None and numbering.last > hello.settled:
-            self._accepted[route, hello.outbox] = numbering
+        if numbering is not None:
+            numbering.gap = 0
+            if numbering.last > hello.settled:
+                self._accepted[route, hello.outbox] = numbering
 
     def _bye(self, peer: Peer, bye: p.Bye, _body: bytes, _now_ms: int, _now_s: float) -> None:
         numbering = self.numberings.get(peer.client.id, bye.outbox)
@@ -248,6 +250,8 @@ class Hub:
                 return "forbidden", ()
             return "", self.audience.of(send.address).inboxes
         if send.way == p.BROADCAST:
+            if send.address:
+                return "bad-batch", ()
             if not may_broadcast(client.grants):
                 return "forbidden", ()
             return "", [inbox for number, inbox in self.inboxes.items() if number != client.id]

@@ -7,6 +7,7 @@ import os
 import socket
 import sqlite3
 import time
+from collections import deque
 from typing import Any
 
 import zmq
@@ -37,6 +38,7 @@ FULL_S = 0.25            # a full disk is tried again after
 TIDY_ENTRIES = 500       # of a revoked client's entries, deleted in a quiet turn
 RECEIVE_HWM = 64         # messages a peer may have in our memory unheard; then TCP holds it back
 SEND_HWM = 512           # messages to a peer that doesn't read; credit stops us long before
+HELD_MAX = 5000          # answers held for a peer whose pipe is full
 LIVE_HWM = 2000          # live batches to a listener that doesn't read; then it misses some, and knows
 ECHO_BYTES = 1 + len(ECHO_KEY) + 16
 FILTER_BYTES_MAX = 260   # a live filter: "t." and a topic
@@ -71,6 +73,7 @@ class Server:
         self._filters: dict[int, int] = {}           # descriptor -> filters set
         self._monitors = [(self._monitor(self._router), self._peers), (self._monitor(self._xpub), self._listeners)]
         self._stuck: dict[Inbox, float] = {}
+        self._held: dict[bytes, deque[bytes]] = {}   # routing id -> answers its pipe had no room for
         self._poller = zmq.Poller()
         for sock in (self._zap, self._router, self._xpub, *(m for m, _ in self._monitors)):
             self._poller.register(sock, zmq.POLLIN)  # by default a ROUTER would always be ready, to write
@@ -149,7 +152,7 @@ class Server:
         if self._stopping or self.hub.is_hungry:
             return 0
         wait_s = self._next_tick_s - time.monotonic()
-        return int(max(0.0, min(wait_s, RETRY_S if self._stuck else wait_s)) * 1000) + 1
+        return int(max(0.0, min(wait_s, RETRY_S if self._stuck or self._held else wait_s)) * 1000) + 1
 
     def _tick(self, now_ms: int, now_s: float) -> None:
         self._next_tick_s = now_s + TICK_S
@@ -278,8 +281,8 @@ class Server:
                     or self._filters[fd] > p.LISTENS_MAX or key not in self.hub.registry.by_key):
                 self.hub.count["foreign_filters"] += 1
                 self._listeners.cut_fd(fd)
-            else:
-                self._listeners.claim(fd, key)
+            elif self._listeners.claim(fd, key) and self._listeners.count_of(key) > p.PEERS_MAX:
+                self._listeners.cut_fd(fd)
 
     # Remember --------------------------------------------------------------------------------
     def _remember(self, lazy_too: bool) -> None:
@@ -318,12 +321,33 @@ class Server:
         for peer, command, body in live_to:
             if self._send(peer.route, p.encode(command), body) is False:
                 self.hub.count["live_dropped"] += p.unpack_envelope(command.envelope).messages
+        for route in list(self._held):
+            self._answer(route, self._held.pop(route))
+        answers: dict[bytes, deque[bytes]] = {}
         for route, answer in self.hub.answers():
-            if self._send(route, p.encode(answer), b"") is False:
-                # It does not even read its answers; without them it can't go on. It will come back.
-                self.hub.count["stuck_peers"] += 1
-                self._peers.cut_route(route)
-                self.hub.lost(route)
+            answers.setdefault(route, deque()).append(p.encode(answer))
+        for route, headers in answers.items():
+            if route in self._held:
+                self._held[route].extend(headers)
+            else:
+                self._answer(route, headers)
+
+    def _answer(self, route: bytes, headers: deque[bytes]) -> None:
+        """Sends a peer its answers; what its pipe has no room for is held for the next turns."""
+        while headers:
+            sent = self._send(route, headers[0], b"")
+            if sent is None:
+                return
+            if not sent:
+                break
+            headers.popleft()
+        if len(headers) > HELD_MAX:
+            # It does not read, and asks on. Without its answers it can't go on; it will come back.
+            self.hub.count["stuck_peers"] += 1
+            self._peers.cut_route(route)
+            self.hub.lost(route)
+        elif headers:
+            self._held[route] = headers
 
     def _deliver(self, now_s: float) -> None:
         for inbox in [i for i, since_s in self._stuck.items() if now_s - since_s >= RETRY_S]:

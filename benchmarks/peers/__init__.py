@@ -1,0 +1,76 @@
+"""Peers: one file each; this one says what such a file has.
+
+    TITLE                what a row calls it
+    WAYS                 the ways it can carry messages
+    missing(way)         what to install, or "" when it is all there
+    serve(kind, folder)  starts its server of that kind, in that folder: a Running
+
+A way's functions run in processes of their own, and may import what they need there.
+"""
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+LIVE, DURABLE = "live", "durable"
+NAMES = ("ours", "nats", "zenoh", "rabbitmq", "mosquitto", "redis")
+
+
+class Running(NamedTuple):
+    """A server that runs. door: what its clients need to know, as each way expects it.
+
+    pid: whose memory and disk writes are counted. stop: ends it.
+    """
+
+    door: Any
+    pid: int
+    stop: Callable[[], None]
+
+
+class Way:
+    """One way of one peer to carry messages from a sender to a receiver.
+
+    peer: its file's name. title: what a row says. work: LIVE or DURABLE. server: which kind of
+    its peer's servers it needs. promise: what the system had done when it said yes; "" when it
+    never says so. encrypted: whether the bytes on the wire are.
+    """
+
+    peer = ""
+    title = ""
+    work = LIVE
+    server = ""
+    promise = ""
+    encrypted = False
+
+    def send(self, door: Any, name: str, plan: Any, start: Callable[[], None]) -> None:
+        """Connects, calls start(), sends the plan to `name`, returns when the other side has
+        promised what it promises (where it promises nothing: when it is all on its way)."""
+        raise NotImplementedError
+
+    def receive(self, door: Any, name: str, heard: Callable[[bytes], bool], start: Callable[[], None]) -> None:
+        """Connects, calls start() when `name` reaches it, calls heard(body) with each message,
+        acknowledges it if it is durable, and returns when heard() says that it was the last."""
+        raise NotImplementedError
+
+    def lone(self, door: Any, name: str, bodies: list[bytes], start: Callable[[], None]) -> list[float]:
+        """Sends these, each after the last one's receipt; the seconds each receipt took."""
+        raise NotImplementedError
+
+    @property
+    def has_receipts(self) -> bool:
+        return type(self).lone is not Way.lone
+
+
+def peer(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.peers.{name}")
+
+
+def timed(send: Callable[[bytes], None], bodies: list[bytes]) -> list[float]:
+    """The seconds that each call took."""
+    out = []
+    for body in bodies:
+        began_s = time.perf_counter()
+        send(body)
+        out.append(time.perf_counter() - began_s)
+    return out

@@ -1,0 +1,144 @@
+"""Processes: the sides of a run, each in a process of its own, started afresh each time."""
+
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+SILENCE_S = 5.0          # without a message for so long, the rest is taken for lost
+READY_S = 120.0          # until a side is connected; a thousand connections take their time
+DONE_S = 240.0
+
+# A server of processes that has imported what they need, and holds no thread or socket that a
+# fork would copy.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["benchmarks.preload"])
+
+Side = Callable[..., Any]
+
+
+class SideFailed(Exception):
+    """One side of a run failed; the text is its traceback."""
+
+
+class Gate:
+    """What a side waits at once it is ready, so that all sides begin together."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self.began_s = 0.0
+
+    def __call__(self) -> None:
+        self._pipe.send(("ready", None))
+        self._pipe.recv()
+        self.began_s = time.monotonic()
+
+
+def _main(pipe: Connection, side: Side, args: tuple[Any, ...]) -> None:
+    gate = Gate(pipe)
+    try:
+        result = side(*args, gate)
+        pipe.send(("done", (gate.began_s, time.monotonic(), result)))
+    except BaseException:
+        pipe.send(("failed", traceback.format_exc()))
+    pipe.close()
+    os._exit(0)          # nobody's background thread may keep it
+
+
+class Process:
+    """One side. ready() and result() wait for it; release() opens its gate."""
+
+    def __init__(self, side: Side, *args: Any) -> None:
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_main, args=(theirs, side, args), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ready(self) -> None:
+        self._hear("ready", READY_S)
+
+    def release(self) -> None:
+        self._pipe.send("go")
+
+    def result(self) -> tuple[float, float, Any]:
+        """When its gate opened, when it ended, and what it returned."""
+        out: tuple[float, float, Any] = self._hear("done", DONE_S)
+        return out
+
+    def _hear(self, word: str, timeout_s: float) -> Any:
+        if not self._pipe.poll(timeout_s):
+            raise SideFailed(f"not {word} within {timeout_s:.0f} s")
+        try:
+            said, what = self._pipe.recv()
+        except EOFError:
+            raise SideFailed(f"ended before it was {word}") from None
+        if said != word:
+            raise SideFailed(what if said == "failed" else f"said {said} instead of {word}")
+        return what
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def run(sides: list[tuple[Any, ...]]) -> list[tuple[float, float, Any]]:
+    """Runs sides, each (function, argument, ...), and gets a gate as one more argument.
+
+    All are ready before any gate opens; the gates open in the list's order, so receivers come first.
+    """
+    processes = [Process(*side) for side in sides]
+    try:
+        for process in processes:
+            process.ready()
+        for process in processes:
+            process.release()
+        return [process.result() for process in processes]
+    finally:
+        for process in processes:
+            process.end()
+
+
+# The two usual sides ---------------------------------------------------------------------------
+def receiving(way: Any, door: Any, name: str, counter: Any, gate: Gate) -> Any:
+    """Receives until the counter has all. Returns when the last came, and what it counted."""
+    done = threading.Event()
+
+    def serve() -> None:
+        try:
+            way.receive(door, name, counter, gate)
+        except BaseException:
+            failures.append(traceback.format_exc())
+        done.at_s = time.monotonic()         # type: ignore[attr-defined]
+        done.set()
+
+    failures: list[str] = []
+    # In a thread, so that a side that hears nothing any more can still say what it has.
+    threading.Thread(target=serve, daemon=True).start()
+    seen, seen_s = -1, 0.0
+    while not done.wait(0.1):
+        now_s = time.monotonic()
+        if counter.count != seen or not gate.began_s or counter.count == 0 and now_s - gate.began_s < 30:
+            seen, seen_s = counter.count, now_s
+        elif now_s - seen_s > SILENCE_S:
+            return seen_s, counter.result()
+    if failures:
+        raise SideFailed(failures[0])
+    return done.at_s, counter.result()       # type: ignore[attr-defined]
+
+
+def sending(way: Any, door: Any, name: str, make_plan: Callable[..., Any], plan_args: tuple[Any, ...],
+            gate: Gate) -> None:
+    """Sends a plan; returns once the other side has promised what it promises."""
+    def plan() -> Any:
+        yield from make_plan(*plan_args)
+    way.send(door, name, plan(), gate)
+
+
+def asking(way: Any, door: Any, name: str, size: int, count: int, gate: Gate) -> Any:
+    """Sends lone messages, each after the last one's receipt. Returns the seconds each took."""
+    return way.lone(door, name, [os.urandom(size)] * count, gate)
