@@ -51,11 +51,15 @@ class Counter:
         self.wanted = count
         self.count = 0
         self.bytes = 0
+        self.done_s = 0.0            # when the last came
 
     def __call__(self, body: bytes) -> bool:
         self.count += 1
         self.bytes += len(body)
-        return self.count >= self.wanted
+        if self.count < self.wanted:
+            return False
+        self.done_s = time.monotonic()
+        return True
 
     def result(self) -> tuple[int, int]:
         return self.count, self.bytes

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 SILENCE_S = 5.0          # without a message for so long, the rest is taken for lost
+FIRST_S = 30.0           # and so long for the first one
 READY_S = 120.0          # until a side is connected; a thousand connections take their time
 DONE_S = 240.0
 
@@ -106,29 +107,28 @@ def run(sides: list[tuple[Any, ...]]) -> list[tuple[float, float, Any]]:
 # The two usual sides ---------------------------------------------------------------------------
 def receiving(way: Any, door: Any, name: str, counter: Any, gate: Gate) -> Any:
     """Receives until the counter has all. Returns when the last came, and what it counted."""
-    done = threading.Event()
+    failures: list[str] = []
 
     def serve() -> None:
         try:
             way.receive(door, name, counter, gate)
         except BaseException:
             failures.append(traceback.format_exc())
-        done.at_s = time.monotonic()         # type: ignore[attr-defined]
-        done.set()
 
-    failures: list[str] = []
     # In a thread, so that a side that hears nothing any more can still say what it has.
-    threading.Thread(target=serve, daemon=True).start()
-    seen, seen_s = -1, 0.0
-    while not done.wait(0.1):
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    seen, seen_s = 0, 0.0
+    while thread.is_alive():
+        thread.join(0.1)
         now_s = time.monotonic()
-        if counter.count != seen or not gate.began_s or counter.count == 0 and now_s - gate.began_s < 30:
+        if counter.count != seen:
             seen, seen_s = counter.count, now_s
-        elif now_s - seen_s > SILENCE_S:
-            return seen_s, counter.result()
+        if gate.began_s and now_s - max(seen_s, gate.began_s) > (SILENCE_S if seen else FIRST_S):
+            break
     if failures:
         raise SideFailed(failures[0])
-    return done.at_s, counter.result()       # type: ignore[attr-defined]
+    return counter.done_s or seen_s, counter.result()
 
 
 def sending(way: Any, door: Any, name: str, make_plan: Callable[..., Any], plan_args: tuple[Any, ...],

@@ -107,6 +107,8 @@ def test_garbled_frames_are_counted_and_answered_to_those_we_know():
     assert known.answers() == [p.Denied(0, "garbled", p.REFUSALS["garbled"])]
     assert stranger.answers() == []
     assert play.hub.count["garbled"] == 2
+    known.asks(p.Subscribe(1, "a..b"))
+    assert play.hub.count["denied"] == 1
 
 
 def test_a_routing_id_proves_nothing():
@@ -119,6 +121,19 @@ def test_a_routing_id_proves_nothing():
     play.turn()
     assert refusals(ann.answers()) == ["hello-first"]
     assert play.inbox_of("bob").messages == 0
+
+
+def test_a_greeting_on_a_routing_id_ends_whatever_was_on_it_before():
+    play = HubPlay("ann", "bob")
+    ann = play.receives("ann")
+    ann.asks(p.Listen(1, "t"))
+    ann.key = key_of("bob")                       # libzmq gave the id to another connection
+    assert ann.asks(p.Hello(1, b"session1", BOX, 0, 20))[0].name == "bob"
+    assert play.inbox_of("ann").peer is None
+    assert play.hub.audience.of("t") == ((), False, ())
+    rows = result(play.connect("op").asks(p.Clients(1, "")))["clients"]
+    assert [(row["name"], row["state"]) for row in rows] == [("ann", "away"), ("bob", "connected"),
+                                                             ("op", "connected")]
 
 
 def test_the_sender_s_name_and_the_time_are_the_hub_s_word():
@@ -398,6 +413,19 @@ def test_a_gap_is_asked_for_once():
     assert ann.sends(5) == [p.Resend(BOX, 4)]
     assert ann.sends(4) == [accepted(4)]
     assert ann.sends(6) == [p.Resend(BOX, 5)]
+
+
+def test_a_gap_is_asked_for_again_when_the_sender_began_anew():
+    """The first answer may be lost with the connection that it was for."""
+    play = HubPlay("ann", "bob")
+    ann = play.connect("ann")
+    ann.sends(1)
+    assert ann.sends(3) == [p.Resend(BOX, 2)]
+    play.unplug(ann)
+    ann = play.connect("ann")
+    ann.answers()
+    ann.sends(1)
+    assert ann.sends(3) == [p.Resend(BOX, 2)]
 
 
 def test_a_gap_before_the_first_batch_is_a_gap_too():
@@ -772,6 +800,15 @@ def test_who_receives_next_takes_the_inbox_and_the_other_is_told():
     assert second.delivered() == [(3, b"three")]
 
 
+def test_the_end_of_another_connection_takes_the_inbox_from_nobody():
+    play = HubPlay("ann", "bob")
+    bob, other = play.receives("bob"), play.connect("bob")
+    play.unplug(other)
+    play.connect("bob").asks(p.Bye(BOX, 0))
+    play.connect("ann").sends(1)
+    assert bob.delivered() == [(1, b"x")]
+
+
 def test_to_receive_again_on_the_same_connection_begins_anew_without_a_word():
     play = HubPlay("ann", "bob")
     bob = play.receives("bob")
@@ -817,6 +854,23 @@ def test_what_a_full_pipe_did_not_take_is_sent_when_there_is_room_again():
     play.hub.retry(play.inbox_of("bob"))
     play.turns()
     assert [(c[0].number, c[0].previous) for c in bob.heard] == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_a_full_pipe_is_left_alone_until_it_is_said_to_have_room():
+    """Else a peer that doesn't read keeps the hub reading its inbox from disk, turn after turn."""
+    play = HubPlay("ann", "bob")
+    bob = play.receives("bob")
+    play.connect("ann").puts(1)
+    play.turn(stuck=[bob])
+    assert not play.hub.is_hungry
+    play.turn()
+    assert bob.delivered() == []
+    play.connect("ann").puts(2)
+    play.turn()
+    assert bob.delivered() == []
+    play.hub.retry(play.inbox_of("bob"))
+    play.turns()
+    assert bob.delivered() == [(1, b"x"), (2, b"x")]
 
 
 def test_a_hub_reads_for_a_few_inboxes_a_turn_and_for_each_in_its_turn():
@@ -1069,6 +1123,7 @@ def test_what_listeners_have_missed_is_summed_for_the_operator():
     ann.asks(p.Credit(0, 0, 2))
     bob.asks(p.Credit(0, 0, 4))
     ann.asks(p.Credit(0, 0, 5))
+    ann.asks(p.Credit(0, 0, 1))
     assert play.hub.count["live_missed"] == 9
 
 
@@ -1369,6 +1424,7 @@ def test_who_is_revoked_is_gone_at_once_with_all_it_had():
     ann.sends(3, "", way=p.BROADCAST)
     assert play.published == []
     assert ann.sends(4, "bob", settled=3) == [accepted(4, (4, "unknown-client"))]
+    assert play.cut_keys.count(key_of("bob")) == 1
     late = play.plug(key_of("bob"))
     assert late.asks(p.Send(BOX, 9, 8, p.SEND, "ann", 1)) == [] and not late.is_open
     assert result(op.asks(p.Status(2)))["clients"] == 2

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from zbackbone.protocol import BATCH_MESSAGES_MAX
 from zbackbone.router.inbox import Inbox
 
 ENVELOPE = b"env"
@@ -179,6 +180,22 @@ def test_a_receiver_begins_behind_what_it_has_and_what_is_done_with(after, acked
         assert due[0].previous == previous
 
 
+def test_who_claims_to_have_more_than_there_is_gets_what_comes_next():
+    inbox = inbox_with(5, after=9)
+    assert not inbox.behind
+    assert put(inbox, 6) == [True]
+    assert numbers(inbox.due()) == [6]
+
+
+def test_messages_done_with_inside_a_batch_wait_no_more():
+    inbox = Inbox(7)
+    inbox.put(1, b"", b"", 10, 5)
+    inbox.ack(1, 3)
+    assert inbox.waiting == 2
+    inbox.ack(1, 9)                            # more than the batch has
+    assert inbox.waiting == 0
+
+
 def test_another_receiver_begins_anew_and_the_first_gets_nothing_more():
     inbox = inbox_with(0, credit=LOTS)
     put(inbox, 1, 2)
@@ -263,6 +280,7 @@ def test_a_first_batch_that_could_not_be_sent_keeps_what_the_receiver_said_it_ha
 ACKABLE = [
     ((1, 0), False), ((1, 9), False), ((2, 0), False), ((2, 1), False), ((2, 2), True), ((3, 0), True),
     ((4, 0), True), ((4, 7), True), ((5, 0), True), ((5, 1), False), ((6, 0), False), ((0, 0), False),
+    ((4, BATCH_MESSAGES_MAX), True), ((4, BATCH_MESSAGES_MAX + 1), False), ((2, (1 << 63) - 1), False),
 ]
 
 

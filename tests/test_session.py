@@ -3,6 +3,7 @@
 import pytest
 
 from zbackbone import protocol as p
+from zbackbone.client import session as module
 from zbackbone.client.outbox import LINGER_S, Outbox
 from zbackbone.client.session import ACK_LINGER_S, ANSWER_S, LIVE_BYTES_MAX, RESEND_S, Listening, Session
 from zbackbone.errors import Refused, Silence
@@ -115,6 +116,21 @@ def test_nothing_else_is_said_before_the_welcome():
     talk.hub(welcome())
     said = talk.says()
     assert [type(command) for command in said] == [p.Ack, p.Receive, p.Send, p.Subscribe, p.Listen]
+
+
+def test_a_new_connection_leaves_nothing_of_the_old_one_unsaid_before_hello():
+    talk = Talk()
+    talk.receives()
+    talk.sends()
+    talk.says()
+    request = talk.session.ask(p.Revoke, "bob", again=False)
+    talk.says()
+    talk.session.release()                        # said, and not yet on its way
+    talk.session.opened(talk.now)                 # without a word that the old one is gone
+    assert [type(command) for command in talk.says()] == [p.Hello]
+    assert request.error.code == "unknown"
+    talk.hub(welcome())
+    assert [s.number for s in talk.says(p.Send)] == [1]
 
 
 def test_hello_tells_how_far_the_numbers_are_settled():
@@ -247,6 +263,45 @@ def test_a_batch_without_an_answer_goes_again_though_the_hub_talks():
     assert talk.says(p.Send) == []
     talk.now += RESEND_S + 0.1
     assert [s.number for s in talk.says(p.Send)] == [1]
+
+
+def test_more_messages_do_not_put_off_what_is_late():
+    talk = Talk()
+    talk.sends()
+    talk.says()
+    for _ in range(4):
+        talk.now += RESEND_S / 4
+        talk.sends()
+        assert 1 not in [s.number for s in talk.says(p.Send)]
+    talk.now += 0.1
+    assert [s.number for s in talk.says(p.Send)][0] == 1
+
+
+def test_any_progress_puts_it_off():
+    for progress in (p.Accepted(BOX, 1, []), p.Resend(BOX, 2)):
+        talk = Talk()
+        for to in "ab":
+            talk.sends(to=to)
+        talk.says()
+        talk.later(LINGER_S)
+        talk.now += RESEND_S - 1
+        talk.hub(progress)
+        talk.says()
+        talk.now += RESEND_S - 1
+        assert talk.says(p.Send) == []
+        talk.now += 2
+        assert [s.number for s in talk.says(p.Send)][-1] == 2
+
+
+def test_what_is_sent_after_a_long_outage_is_not_late_at_once():
+    talk = Talk()
+    talk.sends()
+    talk.says()
+    talk.session.broken()
+    talk.now += 10 * RESEND_S
+    talk.connect()
+    assert [s.number for s in talk.says(p.Send)] == [1]
+    assert talk.says(p.Send) == []
 
 
 def test_a_batch_that_waits_for_its_turn_is_not_late():
@@ -394,6 +449,48 @@ def test_whatever_the_hub_says_is_a_sign_of_life():
     assert talk.session.is_dead(talk.now)
 
 
+def test_who_talks_to_a_hub_that_answers_never_pings():
+    talk = Talk()
+    for _ in range(100):
+        talk.now += 1
+        talk.session.ack(int(talk.now), 0, talk.now - 1)
+        assert [type(c) for c in talk.says()] == [p.Ack]
+        talk.hub(p.Accepted(ELSE, 1, []))
+
+
+def test_who_only_listens_pings_all_the_same():
+    """The hub drops a connection that is silent, whatever it says itself."""
+    talk = Talk()
+    talk.says()
+    pings = 0
+    for _ in range(100):
+        talk.now += 1
+        talk.hub(p.Accepted(ELSE, 1, []))
+        for command in talk.says(p.Ping):
+            pings += 1
+            talk.hub(p.Pong(command.request, 0, 0))
+    assert pings == 100 / KEEPALIVE_S
+
+
+def test_a_ping_of_the_last_connection_is_none_of_this_one():
+    talk = Talk()
+    assert [type(c) for c in talk.later(KEEPALIVE_S)] == [p.Ping]
+    talk.session.broken()
+    talk.connect()
+    talk.says()
+    assert [type(c) for c in talk.later(KEEPALIVE_S)] == [p.Ping]
+
+
+def test_a_connection_just_opened_is_not_dead():
+    talk = Talk(connected=False)
+    talk.now += 1e6
+    talk.session.opened(talk.now)
+    assert not talk.session.is_dead(talk.now + ANSWER_S)
+    talk.says()
+    talk.hub(welcome())
+    assert not talk.session.is_dead(talk.now + ANSWER_S)
+
+
 def test_a_hub_that_does_not_welcome_us_is_dead_after_a_while():
     talk = Talk(connected=False)
     assert not talk.session.is_dead(talk.now + 10 * ANSWER_S)     # there is no connection
@@ -424,6 +521,18 @@ def test_due_is_called_again_when_something_is_due():
     talk.sends()
     assert talk.session.due_s(talk.now) == talk.now + LINGER_S
     talk.session.broken()
+    assert talk.session.due_s(talk.now) > talk.now
+
+
+def test_waiting_for_the_hub_is_no_reason_to_look_again_at_once():
+    talk = Talk()
+    talk.later(KEEPALIVE_S)                       # a ping is under way
+    talk.now += KEEPALIVE_S + 1
+    assert talk.session.due_s(talk.now) > talk.now
+    talk.session.broken()
+    talk.sends()
+    talk.session.ack(1, 0, talk.now)
+    talk.now += 10 * KEEPALIVE_S
     assert talk.session.due_s(talk.now) > talk.now
 
 
@@ -583,6 +692,18 @@ def test_who_was_told_that_another_has_the_inbox_does_not_take_it_back_by_reconn
     talk.session.broken()
     talk.connect()
     assert talk.says(p.Receive) == []
+    talk.session.inbox_error = None
+    assert talk.receives() == [p.Receive(0, WINDOW)]
+
+
+def test_an_inbox_given_back_while_away_is_not_taken_on_return():
+    talk = Talk()
+    talk.receives()
+    talk.session.broken()
+    talk.session.release()
+    assert talk.says() == []
+    talk.connect()
+    assert talk.says() == []
 
 
 def test_after_release_the_rest_waits_for_whoever_receives_next():
@@ -749,6 +870,8 @@ def test_acknowledgements_can_be_sent_at_once():
     talk.session.ack(3, 0, talk.now)
     talk.session.ack_now()
     assert talk.says() == [p.Ack(3, 0)]
+    talk.session.ack_now()
+    assert talk.says() == []
 
 
 def test_the_last_acknowledgement_is_told_anew_after_a_reconnect_before_receiving():
@@ -781,6 +904,12 @@ def test_a_ping_is_behind_what_has_not_been_confirmed():
     assert [type(c) for c in talk.says()] == [p.Ack, p.Credit, p.Ping]
     talk.session.ping(talk.now)
     assert [type(c) for c in talk.says()] == [p.Ping]
+    talk.receives()
+    talk.delivers(1, body=b"x" * 2000)
+    talk.takes()
+    [credit] = talk.says()
+    talk.session.ping(talk.now)
+    assert credit in talk.says()
 
 
 def test_bye_tells_the_last_acknowledgement_and_what_is_settled():
@@ -805,6 +934,7 @@ def test_live_messages_come_to_those_who_listen():
     talk.lives("a.x", 0, 2, body=b"2")
     talk.lives("c", 0, 3, body=b"3")
     talk.lives("d", 0, 4, body=b"4")
+    assert (one.queue[0].number, one.queue[0].skip, one.queue[0].envelope.sender) == (0, 0, "ann")
     assert [body for body, _ in heard(one)] == [b"1", b"2"]
     assert [body for body, _ in heard(two)] == [b"1", b"3"]
 
@@ -857,6 +987,29 @@ def test_a_live_message_that_comes_late_was_missed_already():
     talk.lives("a", 3, 4, body=b"4")
     assert heard(listening) == [(b"1", 0), (b"3", 1), (b"4", 0)]
     assert talk.session.missed == 1
+
+
+def test_what_came_late_is_dropped_whoever_sent_it():
+    talk = Talk()
+    listening = talk.listens("a")
+    talk.lives("a", 0, 1, body=b"1")
+    talk.lives("a", 2, 2, body=b"3")
+    talk.lives("a", 1, 1, outbox=b"outbox-5", body=b"2")
+    assert heard(listening) == [(b"1", 0), (b"3", 1)] and talk.session.missed == 1
+
+
+def test_so_many_topics_are_remembered_the_longest_silent_forgotten_first(monkeypatch):
+    monkeypatch.setattr(module, "SEEN_MAX", 3)
+    talk = Talk()
+    listening = talk.listens("#")
+    for number, topic in enumerate(("a", "b", "c", "a", "d"), 1):
+        talk.lives(topic, 10 * number, number, stream=ord(topic))
+        assert len(talk.session._streams) <= 3 and len(talk.session._seen) <= 3
+    heard(listening)
+    talk.lives("a", 100, 6, stream=ord("a"))
+    talk.lives("c", 100, 7, stream=ord("c"))
+    talk.lives("b", 100, 8, stream=ord("b"))      # forgotten: what it missed is not known
+    assert [missed for _, missed in heard(listening)] == [59, 69, 0]
 
 
 def test_a_batch_published_again_after_the_hub_was_killed_is_heard_once():

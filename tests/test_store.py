@@ -879,6 +879,13 @@ def test_a_reserve_lies_beside_the_store(tmp_path):
     assert (tmp_path / "reserve").stat().st_size == store_module.RESERVE_BYTES
 
 
+def test_without_any_reserve_wanted_there_is_none(tmp_path):
+    store = SqliteStore(tmp_path / "hub.db", ID, reserve_bytes=0)
+    assert store.room()
+    store.commit([registered(1)])
+    store.close()
+
+
 def test_when_the_disk_is_full_the_reserve_is_given_up_for_what_was_decided(disk):
     disk.store.commit([registered(1)])
     more = full(disk.store)

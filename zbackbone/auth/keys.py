@@ -89,10 +89,11 @@ def from_join_string(text: str) -> Invitation:
         address, hub_key, secret_key = parts[0], *(base64.urlsafe_b64decode(p + "=") for p in parts[1:])
         if len(hub_key) != 32 or len(secret_key) != 32:
             raise ValueError
-    except ValueError:
+        address = parse_address(address)
+    except ValueError:            # Misuse too, which would repeat a secret that stands in the wrong place
         raise Misuse("bad-join-string", "this is not a whole join string; copy all of what"
                                         " `zb clients invite` printed, from zbjoin1: to its end") from None
-    return Invitation(parse_address(address), hub_key, secret_key)
+    return Invitation(address, hub_key, secret_key)
 
 
 def parse_address(text: str) -> str:
@@ -115,21 +116,33 @@ def write_secret(path: Path, text: str) -> None:
     except FileExistsError:
         raise Misuse("file-exists", f"{path} exists already; name another file, or remove it first") from None
     except OSError as error:
-        raise Misuse("cannot-write", f"cannot write {path}: {error.strerror}; name another file") from None
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, 0o600)  # an umask can only take away; a default ACL can add
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    _sync_folder(path.parent)
+        raise _cannot_write(path, error) from None
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o600)  # an umask can only take away; a default ACL can add
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        _sync_folder(path.parent)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> Misuse:
+    return Misuse("cannot-write", f"cannot write {path}: {error.strerror}; name another file, or make room")
 
 
 def replace_secret(path: Path, text: str) -> None:
     """Writes a 0600 file in the place of another, whole or not at all."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     write_secret(beside, text)
-    os.replace(beside, path)
-    _sync_folder(path.parent)
+    try:
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from None
 
 
 def read_secret(path: Path) -> str:
@@ -191,6 +204,8 @@ def load_profile(path: Path) -> Profile:
         if fields["zbackbone"] != "profile 1":
             raise ValueError
         keys = [_key(fields[k]) for k in ("hub_key", "public_key", "secret_key")]
+        if pair_of(keys[2]).public != keys[1]:
+            raise ValueError
         return Profile(str(fields["name"]), parse_address(str(fields["address"])), *keys)
     except (ValueError, KeyError, TypeError):
         raise Misuse("bad-profile", f"{path} is not a profile; make one with `zb join` or `zb clients add`") from None

@@ -463,6 +463,7 @@ class Hub:
         inbox.unsend(due)
 
     def retry(self, inbox: Inbox) -> None:
+        inbox.is_stuck = False
         self._hungry[inbox] = None
 
     @property

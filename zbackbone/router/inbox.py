@@ -25,7 +25,7 @@ class Due(NamedTuple):
 
 class Inbox:
     __slots__ = ("client", "next", "base", "skip", "messages", "size", "missed",
-                 "peer", "cursor", "told", "sent", "credit", "fresh", "fresh_bytes")
+                 "peer", "cursor", "told", "sent", "credit", "fresh", "fresh_bytes", "is_stuck")
 
     def __init__(self, client: int) -> None:
         self.client = client
@@ -42,6 +42,7 @@ class Inbox:
         self.credit = 0           # bytes it may get, since then
         self.fresh: deque[Entry] = deque()
         self.fresh_bytes = 0
+        self.is_stuck = False     # the peer's pipe is full: nothing is due until it may have room
 
     @property
     def waiting(self) -> int:
@@ -54,7 +55,7 @@ class Inbox:
         self.next = number + 1
         self.messages += messages
         self.size += size
-        if self.peer is None or self.sent + self.fresh_bytes >= self.credit:
+        if self.peer is None or self.is_stuck or self.sent + self.fresh_bytes >= self.credit:
             return False
         last = self.fresh[-1][0] if self.fresh else self.cursor
         if last != number - 1:
@@ -83,6 +84,7 @@ class Inbox:
 
     def detach(self) -> None:
         self.peer = None
+        self.is_stuck = False
         self.cursor = self.told = self.sent = self.credit = self.fresh_bytes = 0
         self.fresh.clear()
 
@@ -102,6 +104,7 @@ class Inbox:
 
     def unsend(self, due: list[Due]) -> None:
         """These could not be sent after all; they are read from disk when there is room."""
+        self.is_stuck = True
         self.cursor, self.told = due[0].number - 1, due[0].previous
         self.sent -= sum(_size(d.envelope, d.body) for d in due)
         self.fresh.clear()
@@ -110,7 +113,7 @@ class Inbox:
     @property
     def behind(self) -> bool:
         """Whether a receiver could take what only the disk has."""
-        return (self.peer is not None and not self.fresh and self.cursor < self.next - 1
+        return (self.peer is not None and not self.is_stuck and not self.fresh and self.cursor < self.next - 1
                 and self.sent < self.credit)
 
     # What is done with -----------------------------------------------------------------------

@@ -342,6 +342,8 @@ class SqliteStore:
 
     def _keep_reserve(self) -> None:
         size = min(RESERVE_BYTES, self.reserve_bytes)
+        if size == 0:
+            return
         try:
             fd = os.open(self.reserve, os.O_WRONLY | os.O_CREAT, 0o600)
             try:

@@ -1,0 +1,60 @@
+"""Runner: every case, interleaved over rounds: a machine that slows down slows all of them."""
+
+import time
+from collections.abc import Callable
+
+from . import peers
+from .bench import Bench, Case
+from .peers import Way
+from .processes import SideFailed
+from .rows import Row, row, with_ratios
+from .servers import NotReady
+from .work import work
+
+Progress = Callable[[str], None]
+
+
+def choose(names: list[str]) -> tuple[list[Way], dict[str, str]]:
+    """The ways of these peers that can be measured here, and those that can't, with what to install."""
+    ways, left_out = [], {}
+    for name in names:
+        for way in peers.peer(name).WAYS:
+            lacks = peers.peer(name).missing(way)
+            if lacks:
+                left_out[way.title] = lacks
+            else:
+                ways.append(way)
+    return ways, left_out
+
+
+def measure(bench: Bench, kinds: list[str], rounds: int, progress: Progress,
+            finished: Callable[[list[Row]], None]) -> list[list[Row]]:
+    """All groups of these kinds of work; finished(rows) is told of each when it is done."""
+    groups = []
+    for kind in kinds:
+        for group in work(kind).groups(bench):
+            if group:
+                rows = with_ratios(_group(group, rounds, progress))
+                finished(rows)
+                groups.append(rows)
+    return groups
+
+
+def _group(cases: list[Case], rounds: int, progress: Progress) -> list[Row]:
+    runs: list[list[dict[str, float]]] = [[] for _ in cases]
+    errors = [""] * len(cases)
+    for turn in range(rounds):
+        # Every other round backwards, so that nobody always comes after the same neighbour.
+        order = range(len(cases)) if turn % 2 == 0 else range(len(cases) - 1, -1, -1)
+        for index in order:
+            case = cases[index]
+            if errors[index]:
+                continue
+            progress(f"{case.work}, {case.what}: {case.title}, round {turn + 1} of {rounds}")
+            began_s = time.monotonic()
+            try:
+                runs[index].append(case.run())
+            except (SideFailed, NotReady) as error:
+                errors[index] = str(error).strip().splitlines()[-1][:300] if str(error).strip() else "failed"
+                progress(f"failed after {time.monotonic() - began_s:.1f} s: {error}")
+    return [row(case, done, error) for case, done, error in zip(cases, runs, errors, strict=True)]

@@ -1,0 +1,16 @@
+"""Work: one file each; this one says what such a file has.
+
+    groups(bench)    lists of cases; those of one list are compared, and take turns
+
+NAMES are in the order in which they run: what the others build upon first, the heavy ones last.
+"""
+
+import importlib
+from typing import Any
+
+NAMES = ("live", "durable", "receipt", "raw", "fanout", "fanin", "latency", "bytes", "ceilings", "storm", "growth")
+QUICK = ("live", "durable", "receipt", "raw", "ceilings")
+
+
+def work(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.work.{name}")

@@ -1,0 +1,24 @@
+"""Live: one publisher to one listener, at most once, at five sizes."""
+
+from ..bench import Bench, Case
+from ..peers import LIVE
+
+USUAL = 200
+SIZES = (16, 200, 4096, 65536, 1 << 20)
+NAMES = {16: "16 B", 200: "200 B", 4096: "4 KiB", 65536: "64 KiB", 1 << 20: "1 MiB"}
+TITLE = "live, one publisher to one listener"
+
+
+def groups(bench: Bench) -> list[list[Case]]:
+    return pairs(bench, LIVE, TITLE)
+
+
+def pairs(bench: Bench, work: str, title: str) -> list[list[Case]]:
+    """Every way of that work, at every size."""
+    return [[bench.case(title, NAMES[size], way, lambda way=way, size=size: bench.pair(way, size, _seconds(bench, size)))
+             for way in bench.of(work)] for size in ((USUAL,) if bench.quick else SIZES)]
+
+
+def _seconds(bench: Bench, size: int) -> float:
+    """How long a run lasts: the usual size is the one that people quote."""
+    return 0.7 if bench.quick else 1.5 if size == USUAL else 0.7
