@@ -254,6 +254,8 @@ def test_what_could_not_be_sent_is_read_again_and_the_chain_holds():
     due = inbox.due()
     put(inbox, 5)
     inbox.unsend(due[1:])
+    assert not inbox.behind
+    inbox.is_stuck = False          # as when its peer may have room again
     assert (inbox.cursor, inbox.told, inbox.sent, inbox.fresh_bytes) == (1, 1, SIZE, 0)
     assert inbox.behind and inbox.due() == []
     assert put(inbox, 6) == [False]
@@ -269,6 +271,8 @@ def test_a_first_batch_that_could_not_be_sent_keeps_what_the_receiver_said_it_ha
     due = inbox.due()
     assert chain(due) == [(2, 4), (4, 5)]
     inbox.unsend(due)
+    assert not inbox.behind
+    inbox.is_stuck = False          # as when its peer may have room again
     assert inbox.sent == 0
     read(inbox, [4, 5])
     assert chain(inbox.due()) == [(2, 4), (4, 5)]
@@ -402,6 +406,8 @@ def test_whatever_happens_each_batch_goes_once_to_a_receiver_in_order_within_its
                 if due and rng.random() < 0.2:           # the pipe was full at one of them
                     lost = rng.randrange(len(due))
                     inbox.unsend(due[lost:])
+                    assert not inbox.behind
+                    inbox.is_stuck = False          # as when its peer may have room again
                     plain.told, plain.sent = before
                     for _ in range(lost):
                         plain.send()
