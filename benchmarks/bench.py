@@ -36,7 +36,7 @@ class Bench:
         self.quick = quick
         self.folder = Path(tempfile.mkdtemp(prefix="zbackbone-bench-"))
         self.rate: dict[tuple[str, int], float] = {}     # messages a second, by way and size, as last seen
-        self._running: dict[tuple[str, str], Running] = {}
+        self._running: dict[str, Running] = {}
         self._names = itertools.count()
 
     def __enter__(self) -> "Bench":
@@ -56,14 +56,18 @@ class Bench:
     # Servers ---------------------------------------------------------------------------------
     def running(self, way: Way) -> Running:
         """The way's server; started when it is first asked for, and left running."""
-        at = way.peer, way.server
-        if at not in self._running:
-            self._running[at] = peers.peer(way.peer).serve(way.server, self.new_folder())
-        return self._running[at]
+        return self.shared(f"{way.peer} {way.server}",
+                           lambda: peers.peer(way.peer).serve(way.server, self.new_folder()))
 
-    def stop(self, way: Way) -> None:
-        """Ends the way's server; the next to ask gets a fresh one."""
-        running = self._running.pop((way.peer, way.server), None)
+    def shared(self, name: str, start: Callable[[], Running]) -> Running:
+        """The server of that name; started when it is first asked for, and left running."""
+        if name not in self._running:
+            self._running[name] = start()
+        return self._running[name]
+
+    def stop(self, name: str) -> None:
+        """Ends the server of that name; the next to ask gets a fresh one."""
+        running = self._running.pop(name, None)
         if running is not None:
             running.stop()
 

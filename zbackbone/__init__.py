@@ -38,14 +38,18 @@ The map, from the ground floor up; a file imports only from above itself in this
 Kept pure (no I/O, no clock, no chance): errors to auth/zap, routes to hub, outbox to session.
 """
 
-from .auth.keys import Profile
-from .client.aio import AsyncClient, AsyncReceipt
-from .client.joining import join
-from .client.message import Message
-from .client.operator import Operator
-from .client.sync import Client, Listener, Receipt
-from .errors import (BackboneError, Damaged, Garbled, KeyRefused, Misuse, OutboxFull, Refused, Silence,
-                     Unreachable)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .auth.keys import Profile
+    from .client.aio import AsyncClient, AsyncReceipt
+    from .client.joining import join
+    from .client.message import Message
+    from .client.operator import Operator
+    from .client.sync import Client, Listener, Receipt
+    from .errors import (BackboneError, Damaged, Garbled, KeyRefused, Misuse, OutboxFull, Refused, Silence,
+                         Unreachable)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -53,3 +57,16 @@ __all__ = [
     "Message", "Misuse", "Operator", "OutboxFull", "Profile", "Receipt", "Refused", "Silence", "Unreachable",
     "join",
 ]
+
+_HOMES = {
+    "Profile": "auth.keys", "AsyncClient": "client.aio", "AsyncReceipt": "client.aio", "join": "client.joining",
+    "Message": "client.message", "Operator": "client.operator", "Client": "client.sync", "Listener": "client.sync",
+    "Receipt": "client.sync",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: a hub needs no client, a command no asyncio (70 of zb's 110 ms).
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)

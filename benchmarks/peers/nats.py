@@ -86,11 +86,11 @@ class JetStream(Way):
         asyncio.run(self.receiving(door, name, heard, start))
 
     async def receiving(self, door, name, heard, start, stream=None):
-        """stream: the one to make a consumer of; else one is made here."""
+        """stream: the one to make a consumer of; else one is made here, and deleted behind it."""
         from nats.js import api
         nats = await connect(door)
-        context = nats.jetstream()
-        if stream is None:
+        context, is_ours = nats.jetstream(), stream is None
+        if is_ours:
             stream = name
             await context.add_stream(name=name, subjects=[name], storage=api.StorageType.FILE)
         consumer = await context.pull_subscribe(stream, durable=name, stream=stream, config=api.ConsumerConfig(
@@ -107,7 +107,8 @@ class JetStream(Way):
             await messages[-1].ack()
             if last:
                 await nats.flush()
-                await context.delete_stream(stream)
+                if is_ours:
+                    await context.delete_stream(stream)
                 return
 
     def lone(self, door, name, bodies, start):

@@ -136,7 +136,7 @@ class Durable(Live):
 
 class Confirmed(Durable):
     title, confirms = "RabbitMQ, persistent, confirms, pika", True
-    promise = "written, synced soon"
+    promise = "on disk, or acknowledged by its receiver"
 
     def lone(self, door, name, bodies, start):
         connection = connect(door)

@@ -32,6 +32,7 @@ log = logging.getLogger("zbackbone.client")
 
 BACKOFF_S = (0.05, 2.0)        # between attempts, doubling, each a random half of it more or less
 REFUSED_BACKOFF_S = (1.0, 60.0)    # when the hub has said no, or is the wrong one: only people mend that
+CLOSE_S = 3.0
 HEARD_MAX = 64                 # messages heard in one go, before the lock is given up
 
 
@@ -221,7 +222,8 @@ class Connection:
             self._closing = True
             self._wake()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            # Bounded: a KeyboardInterrupt in a wait may leave the lock with this thread for good.
+            self._thread.join(CLOSE_S)
 
     def _check_open(self) -> None:
         if self._closing:

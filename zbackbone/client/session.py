@@ -137,7 +137,7 @@ class Session:
         for number, request in list(self.requests.items()):
             if request.asked_s >= 0 and not request.again:
                 self._answer(number, error=Silence(
-                    "unknown", "the connection broke before the hub answered; look whether it was done before you as"))
+                    "unknown", "the connection broke before the hub answered; look whether it was done"))
             request.asked_s = -1.0
 
     def is_dead(self, now_s: float) -> bool:

@@ -19,6 +19,8 @@ from .message import Message
 from .outbox import Batch
 from .session import Listening, Request
 
+WAIT_S = 1.0
+
 
 class Receipt:
     """What send, publish and broadcast return: done when the hub has the message on disk."""
@@ -241,7 +243,8 @@ class Client:
                 left_s = None if until_s is None else until_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     return False
-                self._condition.wait(left_s)
+                # Bounded, since a signal that comes just before an endless wait would not end it.
+                self._condition.wait(WAIT_S if left_s is None else min(left_s, WAIT_S))
             return True
 
     # Ending ----------------------------------------------------------------------------------

@@ -73,7 +73,11 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> int:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misuse("cannot-write", f"cannot write in the data folder {folder}: {error.strerror};"
+                                     " name another with --data") from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,7 +130,13 @@ def _prepare(settings: Settings) -> tuple[Server, bytes]:
 def _admit_operator(hub: Hub, store: SqliteStore, path: Path, address: str, hub_key: bytes) -> None:
     """Makes the operator's profile if there is none, and keeps its address right."""
     if path.exists():
-        profile = keys.load_profile(path)
+        try:
+            profile = keys.load_profile(path)
+        except Misuse as error:
+            if error.code != "bad-profile":
+                raise
+            raise Misuse("bad-profile", f"{path} is not a profile; remove it, and this hub's next start makes"
+                                        " a new one") from None
         if profile.public_key.hex() in hub.registry.by_key:
             if (profile.address, profile.hub_key) != (address, hub_key):
                 keys.save_profile(profile._replace(address=address, hub_key=hub_key), path, keys.replace_secret)

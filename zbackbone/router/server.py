@@ -409,7 +409,8 @@ def _bind(sock: Any, address: str) -> str:
     try:
         sock.bind(f"tcp://{address.removesuffix(':0') + ':*' if address.endswith(':0') else address}")
     except zmq.ZMQError as error:
-        raise Misuse("cannot-bind", f"cannot listen on {address}: {error.strerror}; is another hub running"
-                                    " there? choose another --bind or --live") from None
+        why = "is another hub running there?" if error.errno == zmq.EADDRINUSE else "it must be one of this machine's:"
+        raise Misuse("cannot-bind", f"cannot listen on {address}: {error.strerror}; {why}"
+                                    " choose another --bind or --live") from None
     endpoint: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)
     return endpoint.removeprefix("tcp://")

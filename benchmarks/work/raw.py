@@ -1,2 +1,0 @@
-def groups(bench):
-    return []
