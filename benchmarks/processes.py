@@ -11,8 +11,8 @@ from typing import Any
 
 SILENCE_S = 5.0          # without a message for so long, the rest is taken for lost
 FIRST_S = 30.0           # and so long for the first one
-READY_S = 120.0          # until a side is connected; a thousand connections take their time
-DONE_S = 240.0
+READY_S = 40.0           # until a side is connected; a thousand connections take their time
+DONE_S = 60.0
 
 # A server of processes that has imported what they need, and holds no thread or socket that a
 # fork would copy.

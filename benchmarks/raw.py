@@ -3,8 +3,8 @@
 A thousand Clients are a thousand threads, and would be what is measured. Here a connection is
 its sockets and a few numbers; one epoll watches them all.
 
-zmq.FD tells of news once, and any use of the socket may eat it: so whoever has used a socket
-reads it until nothing is there.
+zmq.FD tells of news once, and any use of the socket may eat it, a send too: so a socket that was
+used is read until nothing is there before anybody sleeps.
 """
 
 import os
@@ -26,10 +26,12 @@ KEEPALIVE_S = 600
 class Peer:
     """One connection. sent: batches sent. settled: batches answered. heard: bytes of inbox batches."""
 
-    __slots__ = ("name", "dealer", "outbox", "sent", "settled", "heard", "is_welcome", "live")
+    __slots__ = ("name", "dealer", "outbox", "sent", "settled", "heard", "is_welcome", "live", "_used")
 
-    def __init__(self, context: zmq.Context, profile: Profile) -> None:
+    def __init__(self, context: zmq.Context, profile: Profile, used: dict["Peer", None]) -> None:
+        """used: where it puts itself when its socket was used."""
         self.name = profile.name
+        self._used = used
         self.outbox = os.urandom(8)
         self.sent = self.settled = self.heard = 0
         self.is_welcome = False
@@ -41,6 +43,7 @@ class Peer:
     def say(self, command: p.Command, body: bytes = b"") -> None:
         self.dealer.send(p.encode(command), zmq.SNDMORE)
         self.dealer.send(body)
+        self._used[self] = None
 
     def send(self, way: int, address: str, count: int, batch: bytes) -> None:
         """A packed batch of `count` messages."""
@@ -56,9 +59,10 @@ class Swarm:
         self.context.set(zmq.MAX_SOCKETS, 2 * len(profiles) + 100)
         self._epoll = select.epoll()
         self._of_fd: dict[int, Peer] = {}
+        self._used: dict[Peer, None] = {}
         self.peers = []
         for profile in profiles:
-            peer = Peer(self.context, profile)
+            peer = Peer(self.context, profile, self._used)
             self.peers.append(peer)
             self._of_fd[peer.dealer.getsockopt(zmq.FD)] = peer
         for fd in self._of_fd:
@@ -67,7 +71,7 @@ class Swarm:
     def __len__(self) -> int:
         return len(self.peers)
 
-    def welcome(self, timeout_s: float = 110) -> None:
+    def welcome(self, timeout_s: float = 35) -> None:
         """Returns once all are welcome. Raises TimeoutError."""
         until_s = time.monotonic() + timeout_s
         while not all(peer.is_welcome for peer in self.peers):
@@ -82,10 +86,14 @@ class Swarm:
 
     def poll(self, wait_s: float) -> Iterator[tuple[Peer, p.Command, bytes]]:
         """What has come, within so long for the first of it."""
+        while self._used:
+            for come in self._drain(self._used.popitem()[0]):
+                wait_s = 0
+                yield come
         for fd, _ in self._epoll.poll(wait_s):
-            yield from self.drain(self._of_fd[fd])
+            yield from self._drain(self._of_fd[fd])
 
-    def drain(self, peer: Peer) -> Iterator[tuple[Peer, p.Command, bytes]]:
+    def _drain(self, peer: Peer) -> Iterator[tuple[Peer, p.Command, bytes]]:
         while True:
             try:
                 header, body = peer.dealer.recv_multipart(zmq.NOBLOCK)
@@ -117,8 +125,6 @@ class Swarm:
         """
         for peer in self.peers:
             peer.say(p.Receive(0, p.WINDOW_BYTES))
-            for _ in self.drain(peer):
-                pass
         while messages():
             for peer, command, body in self.poll(0.5):
                 if type(command) is p.Deliver:
@@ -147,15 +153,17 @@ class Ears:
         for fd in self._of_fd:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
         echoed: set[int] = set()
+        self._fresh = list(self._of_fd)
         while len(echoed) < len(self._of_fd):
-            for fd, frames in self._poll(5):
+            for fd, frames in self._poll(0.5):
                 if frames[0].startswith(ECHO_KEY):
                     echoed.add(fd)
             for _ in swarm.poll(0):
-                pass
+                pass                     # the hub's answers to Listen; nothing else is due
 
     def _poll(self, wait_s: float) -> Iterator[tuple[int, list[bytes]]]:
-        for fd, _ in self._epoll.poll(wait_s):
+        fresh, self._fresh = self._fresh, []
+        for fd in fresh or [fd for fd, _ in self._epoll.poll(wait_s)]:
             recv = self._of_fd[fd].recv_multipart
             while True:
                 try:

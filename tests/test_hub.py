@@ -47,7 +47,7 @@ def test_hello_is_answered_with_who_and_where_one_is():
 def test_another_version_of_the_protocol_is_refused_in_words(version):
     play = HubPlay("ann")
     line = play.plug(key_of("ann"))
-    assert refusals(line.asks(p.Hello(version, b"session1", BOX, 0, 20))) == ["version"]
+    assert line.asks(p.Hello(version, b"session1", BOX, 0, 20)) == [p.Denied(0, "version", p.REFUSALS["version"])]
     assert refusals(line.asks(p.Ping(1))) == ["hello-first"]
 
 
@@ -94,7 +94,7 @@ def test_a_command_that_only_an_operator_may_use_is_refused_to_others(command):
     p.Done(1, {}), p.Hello(1, b"session1", BOX, 0, 20)], ids=lambda c: type(c).__name__)
 def test_what_makes_no_sense_from_a_client_is_answered_and_changes_nothing(command):
     play = HubPlay("ann")
-    assert refusals(play.connect("ann").asks(command)) == ["garbled"]
+    assert play.connect("ann").asks(command) == [p.Denied(0, "garbled", p.REFUSALS["garbled"])]
     assert play.facts == []
 
 
@@ -152,6 +152,9 @@ def test_the_same_session_over_a_newer_connection_ends_the_older_one():
     other = play.connect("ann", session=b"session2")
     new = play.connect("ann", session=b"session1")
     assert (old.is_open, other.is_open, new.is_open) == (False, True, True)
+    again = play.plug(key_of("ann"))
+    again.say(p.Hello(1, b"session1", BOX, 0, 20))
+    assert len(play.hub.peers) == 2                 # at once, whatever becomes of the connection
     assert play.inbox_of("ann").peer is None
     assert old.answers() == []
 
@@ -168,7 +171,7 @@ def test_a_client_has_so_many_connections_and_no_more(monkeypatch):
     play = HubPlay("ann", "bob")
     lines = [play.connect("ann") for _ in range(3)]
     late = play.plug(key_of("ann"))
-    assert refusals(late.asks(p.Hello(1, b"session9", BOX, 0, 20))) == ["too-many"]
+    assert late.asks(p.Hello(1, b"session9", BOX, 0, 20)) == [p.Denied(0, "too-many", p.REFUSALS["too-many"])]
     assert refusals(late.asks(p.Ping(1))) == ["hello-first"]
     play.connect("bob")
     play.unplug(lines[0])
@@ -191,7 +194,9 @@ SILENCES = [
 def test_a_peer_is_dropped_after_three_times_its_keepalive_in_silence(keepalive_s, silent_s, dropped):
     play = HubPlay("ann")
     ann = play.receives("ann", keepalive_s=keepalive_s)
-    play.later(silent_s)
+    play.hub.tick(play.now_ms, play.now_s + silent_s)
+    assert bool(play.hub.peers) is not dropped
+    play.turn()
     assert ann.is_open is not dropped
     assert play.hub.count["silent_peers"] == dropped
     assert (play.inbox_of("ann").peer is None) is dropped
@@ -422,9 +427,9 @@ def test_a_gap_is_asked_for_again_when_the_sender_began_anew():
     ann.sends(1)
     assert ann.sends(3) == [p.Resend(BOX, 2)]
     play.unplug(ann)
-    ann = play.connect("ann")
-    ann.answers()
-    ann.sends(1)
+    ann = play.connect("ann", settled=1)
+    assert ann.sends(3, settled=1) == [p.Resend(BOX, 2)]
+    assert ann.sends(1) == [accepted(1)]
     assert ann.sends(3) == [p.Resend(BOX, 2)]
 
 
@@ -441,23 +446,19 @@ def test_a_hub_that_has_forgotten_an_outbox_begins_behind_what_is_settled():
         p.Resend(b"outbox-2", 41)]
 
 
-#   number  settled   taken?
-NUMBERINGS = [
-    (0,     0,        False),
-    (1,     1,        False),
-    (5,     9,        False),
-    (p.IN_FLIGHT_MAX + 1, 0, False),
-    ((1 << 63) - 1, 0, False),
-]
-
-
-@pytest.mark.parametrize(("number", "settled", "taken"), NUMBERINGS)
-def test_a_batch_numbered_beside_its_window_is_refused(number, settled, taken):
+@pytest.mark.parametrize(("number", "settled"), [
+    (0, 0), (1, 1), (5, 9), (p.IN_FLIGHT_MAX + 1, 0), ((1 << 63) - 1, 0)])
+def test_a_batch_numbered_beside_its_window_is_refused(number, settled):
     play = HubPlay("ann", "bob")
     ann = play.connect("ann")
-    assert refusals(ann.sends(number, settled=settled)) == ["bad-batch"]
+    assert ann.sends(number, settled=settled) == [p.Denied(0, "bad-batch", p.REFUSALS["bad-batch"])]
     assert play.facts == [] and play.hub.numberings.get(play.id_of("ann"), BOX) is None
     assert ann.sends(1) == [accepted(1)]
+
+
+def test_the_last_number_of_the_window_is_in_it():
+    play = HubPlay("ann", "bob")
+    assert play.connect("ann").sends(p.IN_FLIGHT_MAX + 7, settled=7) == [p.Resend(BOX, 8)]
 
 
 def test_outboxes_are_told_apart_by_client_and_by_name():
@@ -550,6 +551,7 @@ BATCHES = [
      "batch-too-large"),
     (p.PUBLISH,   "t",             p.BATCH_MESSAGES_MAX + 1,   1,                    "batch-too-large"),
     (p.BROADCAST, "",              0,                          1,                    "bad-batch"),
+    (p.BROADCAST, "bob",           1,                          1,                    "bad-batch"),
     (p.SEND,      "ann",           1,                          1,                    None),
     (p.SEND,      "nobody",        1,                          1,                    "unknown-client"),
     (p.SEND,      "",              1,                          1,                    "unknown-client"),
@@ -575,6 +577,31 @@ def test_what_batch_may_go_where(way, address, messages, size, code):
     assert play.hub.count["accepted_messages"] == (0 if code else messages)
     assert (f.Stored in kinds(play.facts)) == (not code and way != p.PUBLISH)
     assert ann.sends(2) == [accepted(2, (1, code))] if code else [accepted(2)]
+
+
+def test_a_batch_may_be_as_large_as_it_may_be_and_not_a_byte_larger():
+    play = HubPlay("ann", "bob")
+    ann = play.connect("ann")
+    ann.sends(1, body=b"")
+    envelope = play.inbox_of("bob").size
+    most = p.BATCH_BYTES_MAX + p.ENVELOPE_BYTES_MAX - envelope
+    assert ann.sends(2, body=bytes(most), settled=1) == [accepted(2)]
+    assert ann.sends(3, body=bytes(most + 1), settled=2) == [accepted(3, (3, "batch-too-large"))]
+
+
+@pytest.mark.parametrize(("way", "address"), [(p.SEND, "bob"), (p.PUBLISH, "t"), (p.BROADCAST, "")])
+def test_an_inbox_may_be_as_full_as_it_may_be_and_not_a_byte_fuller(way, address):
+    play = HubPlay("ann", "bob")
+    play.connect("bob").asks(p.Subscribe(1, "t"))
+    play.connect("ann").sends(1, address, way=way)
+    size = play.inbox_of("bob").size
+    for room, messages in ((2 * size, 2), (2 * size - 1, 1)):
+        play = HubPlay("ann", "bob", settings=Settings(inbox_bytes_max=room))
+        play.connect("bob").asks(p.Subscribe(1, "t"))
+        ann = play.connect("ann")
+        ann.sends(1, address, way=way)
+        ann.sends(2, address, way=way)
+        assert play.inbox_of("bob").messages == messages
 
 
 #   granted                        verb                                  allowed?
@@ -957,6 +984,18 @@ def test_a_publish_goes_to_all_who_subscribed_once_each():
     assert len(stored.places) == 2
 
 
+def test_whoever_subscribes_gets_the_next_publication_and_whoever_ends_it_none():
+    play = HubPlay("ann", "bob")
+    ann, bob = play.connect("ann"), play.connect("bob")
+    got = []
+    for number, act in enumerate([None, p.Subscribe(1, "t"), p.Unsubscribe(2, "t"), p.Subscribe(3, "#")], 1):
+        if act:
+            bob.asks(act)
+        ann.sends(number, "t", way=p.PUBLISH)
+        got.append(play.inbox_of("bob").messages)
+    assert got == [0, 1, 1, 2]
+
+
 def test_a_subscriber_gets_its_own_publications_too():
     play = HubPlay("ann")
     ann = play.connect("ann")
@@ -1102,6 +1141,16 @@ def test_live_messages_over_a_connection_stay_within_its_credit_and_the_rest_is_
     assert bob.lived() == [(FIRST_STREAM, 80, b"small")]             # and so knows what it missed
 
 
+def test_without_credit_nothing_comes_live_over_a_connection(monkeypatch):
+    monkeypatch.setattr(p, "WINDOW_BYTES", 0)
+    play = HubPlay("ann", "bob")
+    play.register("eve", NOTHING)
+    ann, bob = play.connect("ann"), play.connect("bob")
+    bob.asks(p.Listen(1, "t"))
+    ann.sends(1, "t", way=p.PUBLISH, messages=3)
+    assert bob.lived() == [] and play.hub.count["live_dropped"] == 3
+
+
 def test_live_credit_too_is_believed_only_so_far(monkeypatch):
     monkeypatch.setattr(p, "WINDOW_BYTES", 100)
     monkeypatch.setattr(p, "WINDOW_BYTES_MAX", 300)
@@ -1178,6 +1227,24 @@ def test_listening_ends_with_unlisten_and_with_the_connection():
     assert play.published == []
 
 
+@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize("end", ["unlisten", "bye", "unplug"])
+def test_what_was_heard_a_moment_ago_is_not_once_listening_has_ended(public, end):
+    play = HubPlay("ann", "bob")
+    if not public:
+        play.register("eve", NOTHING)
+    ann, bob = play.connect("ann"), play.connect("bob")
+    bob.asks(p.Listen(1, "t"))
+    ann.sends(1, "t", way=p.PUBLISH)
+    assert len(play.published) + len(bob.lived()) == 1
+    if end == "unplug":
+        play.unplug(bob)
+    else:
+        bob.asks(p.Unlisten(2, "t") if end == "unlisten" else p.Bye(BOX, 0))
+    ann.sends(2, "t", way=p.PUBLISH)
+    assert len(play.published) == public and bob.lived() == []
+
+
 def test_a_connection_listens_to_so_many_patterns_and_no_more(monkeypatch):
     monkeypatch.setattr(p, "LISTENS_MAX", 3)
     play = HubPlay("ann")
@@ -1207,6 +1274,9 @@ def test_narrower_grants_end_what_a_client_listens_to_and_tell_it():
     assert [(key, body) for key, _, _, body in play.published] == [(b"t.a.b.", b"still"), (b"b.", b"x")]
     op.asks(p.Grant(2, "bob", to_wire(NOTHING)))
     ann.sends(4, "a.b", way=p.PUBLISH)
+    assert len(play.published) == 2 and bob.lived() == []
+    op.asks(p.Grant(3, "bob", ALL))
+    ann.sends(5, "a.b", way=p.PUBLISH)            # what has ended does not begin again by itself
     assert len(play.published) == 2 and bob.lived() == []
 
 
@@ -1430,6 +1500,21 @@ def test_who_is_revoked_is_gone_at_once_with_all_it_had():
     assert result(op.asks(p.Status(2)))["clients"] == 2
     assert play.hub.audience.of("t") == ((), False, ())
     assert not play.hub.audience.broadcast_listeners
+
+
+def test_nothing_of_the_revoked_is_remembered():
+    play = HubPlay("ann", "bob")
+    bob, op = play.connect("bob"), play.connect("op")
+    bob.sends(1, "t", way=p.PUBLISH)               # lazily
+    play.connect("ann").sends(1, "t", way=p.PUBLISH)
+    old = play.id_of("bob")
+    op.asks(p.Revoke(1, "bob"))
+    assert kinds(play.facts) == [f.KeyDropped, f.Revoked, f.Moved]
+    assert play.facts[-1].client == play.id_of("ann")
+    assert play.hub.numberings.get(old, BOX) is None
+    play.turn(lazy_too=True)
+    assert play.facts == []
+    play.hub.committed([f.Freed(old, 1, 1)])        # news of it from the store is nobody's
 
 
 def test_who_is_revoked_in_a_turn_is_not_heard_behind_it():

@@ -48,6 +48,7 @@ def test_messages_to_one_address_share_a_batch():
     [sent] = outbox.due(0.0)
     assert sent is batch and batch.number == 1
     assert items(batch) == [b"one", b"two", b"three"]
+    assert batch.items == []                     # packed, it is not held twice
 
 
 def test_messages_keep_their_headers():
@@ -182,6 +183,7 @@ ADAPTED = [
     (0.0,                WINDOW_START * 2),
     (FAST_S * 0.99,      WINDOW_START * 2),
     (FAST_S,             WINDOW_START),
+    (1.0,                WINDOW_START),
     (SLOW_S,             WINDOW_START),
     (SLOW_S * 1.01,      WINDOW_START // 2),
 ]
@@ -191,8 +193,8 @@ ADAPTED = [
 def test_the_window_follows_what_the_link_carries(took_s, window):
     outbox = new()
     put_batches(outbox, 1)
-    outbox.due(0.0)
-    outbox.accepted(1, {}, took_s)
+    outbox.due(100.0)
+    outbox.accepted(1, {}, 100.0 + took_s)
     assert outbox.window == window
 
 
