@@ -9,7 +9,9 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+
+from .processes import SILENCE_S
 
 
 class Nats:
@@ -146,11 +148,11 @@ class Swarm:
                 self.settled[index] += count
                 yield index, self.settled[index]
 
-    def hear(self, message_bytes: int, messages: Callable[[], int]) -> Iterator[int]:
-        """How many messages came, piece by piece."""
+    def hear(self, message_bytes: int) -> Iterator[int]:
+        """How many messages came, piece by piece, until none came for a while."""
         buffer, rest = bytearray(1 << 20), dict.fromkeys(self._index_of, 0)
-        while messages():
-            for fd, _ in self._epoll.poll(0.5):
+        while events := self._epoll.poll(SILENCE_S):
+            for fd, _ in events:
                 got = rest[fd] + self._sockets[self._index_of[fd]].recv_into(buffer)
                 count, rest[fd] = divmod(got, message_bytes)
                 yield count

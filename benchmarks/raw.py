@@ -10,7 +10,7 @@ used is read until nothing is there before anybody sleeps.
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import zmq
 
@@ -20,16 +20,19 @@ from zbackbone.auth.keys import KeyPair
 from zbackbone.client import sockets
 from zbackbone.topics import ECHO_KEY, live_filter
 
+from .processes import SILENCE_S
+
 KEEPALIVE_S = 600
 
 
 class Peer:
     """One connection. sent: batches sent. settled: batches answered. heard: bytes of inbox batches."""
 
-    __slots__ = ("name", "dealer", "outbox", "sent", "settled", "heard", "is_welcome", "live", "_used")
+    __slots__ = ("index", "name", "dealer", "outbox", "sent", "settled", "heard", "is_welcome", "live", "_used")
 
-    def __init__(self, context: zmq.Context, profile: Profile, used: dict["Peer", None]) -> None:
+    def __init__(self, index: int, context: zmq.Context, profile: Profile, used: dict["Peer", None]) -> None:
         """used: where it puts itself when its socket was used."""
+        self.index = index
         self.name = profile.name
         self._used = used
         self.outbox = os.urandom(8)
@@ -37,6 +40,9 @@ class Peer:
         self.is_welcome = False
         self.live = ""
         self.dealer = sockets.dealer(context, profile.hub_key, KeyPair(profile.public_key, profile.secret_key))
+        # A handshake that a busy hub gave up is tried again; a connection that breaks later is not
+        # mended, and whoever measures sees that something is missing.
+        self.dealer.setsockopt(zmq.RECONNECT_IVL, 100)
         self.dealer.connect(f"tcp://{profile.address}")
         self.say(p.Hello(p.VERSION, os.urandom(8), self.outbox, 0, KEEPALIVE_S))
 
@@ -61,8 +67,8 @@ class Swarm:
         self._of_fd: dict[int, Peer] = {}
         self._used: dict[Peer, None] = {}
         self.peers = []
-        for profile in profiles:
-            peer = Peer(self.context, profile, self._used)
+        for index, profile in enumerate(profiles):
+            peer = Peer(index, self.context, profile, self._used)
             self.peers.append(peer)
             self._of_fd[peer.dealer.getsockopt(zmq.FD)] = peer
         for fd in self._of_fd:
@@ -112,22 +118,24 @@ class Swarm:
 
     def answers(self, wait_s: float) -> Iterator[tuple[int, int]]:
         """(peer's index, how many of its batches are answered), as often as an answer came."""
-        index_of = {id(peer): index for index, peer in enumerate(self.peers)}
         for peer, command, _ in self.poll(wait_s):
             if type(command) is p.Accepted:
-                yield index_of[id(peer)], peer.settled
+                yield peer.index, peer.settled
 
     # Receiving -------------------------------------------------------------------------------
-    def receive(self, messages: Callable[[], int]) -> Iterator[int]:
-        """Takes and acknowledges inboxes; yields how many messages came, batch by batch.
+    def receive(self) -> Iterator[int]:
+        """Takes and acknowledges inboxes; yields how many messages came, batch by batch, until
+        none came for a while.
 
         The bodies stay packed: what is counted is what the hub says of them.
         """
         for peer in self.peers:
             peer.say(p.Receive(0, p.WINDOW_BYTES))
-        while messages():
+        heard_s = time.monotonic()
+        while time.monotonic() - heard_s < SILENCE_S:
             for peer, command, body in self.poll(0.5):
                 if type(command) is p.Deliver:
+                    heard_s = time.monotonic()
                     peer.heard += len(command.envelope) + len(body)
                     peer.say(p.Ack(command.number + 1, 0))
                     peer.say(p.Credit(peer.heard + p.WINDOW_BYTES, 0, 0))
@@ -171,9 +179,11 @@ class Ears:
                 except zmq.Again:
                     break
 
-    def hear(self, messages: Callable[[], int]) -> Iterator[int]:
-        """How many messages came, batch by batch; bodies stay packed."""
-        while messages():
+    def hear(self) -> Iterator[int]:
+        """How many messages came, batch by batch, until none came for a while; bodies stay packed."""
+        heard_s = time.monotonic()
+        while time.monotonic() - heard_s < SILENCE_S:
             for _, frames in self._poll(0.5):
+                heard_s = time.monotonic()
                 if frames[1]:
                     yield p.unpack_envelope(p.decode(frames[1]).envelope).messages

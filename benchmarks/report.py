@@ -36,7 +36,7 @@ def _others(row: Row) -> str:
 
 def _unit(name: str) -> str:
     unit = FIGURES[name][0]
-    return "" if unit in name else f" {unit}"
+    return "" if "/s" in name else f" {unit}"
 
 
 def shown(value: float) -> str:

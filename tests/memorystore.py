@@ -19,15 +19,17 @@ class MemoryStore:
         """id: 8 bytes."""
         self.id = id
         self.commits = 0             # transactions so far
-        # Flat tables of unchangeable values: easily copied, easily undone.
+        # Tables of unchangeable values: easily copied, easily undone. An inbox's entries are a table of their own.
         self._tables: dict[str, dict[Any, Any]] = {name: {} for name in (
-            "clients", "keys", "invitations", "subscriptions", "outboxes", "inboxes", "entries", "doomed")}
+            "clients", "keys", "invitations", "subscriptions", "outboxes", "inboxes", "doomed")}
+        self._entries: dict[int, dict[Any, Any]] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def reopened(self) -> "MemoryStore":
         """Another store that begins where this one's last commit ended."""
         store = MemoryStore(self.id)
         store._tables = {name: dict(table) for name, table in self._tables.items()}
+        store._entries = {client: dict(entries) for client, entries in self._entries.items()}
         return store
 
     # The contract ----------------------------------------------------------------------------
@@ -74,11 +76,11 @@ class MemoryStore:
         return [f.Freed(client, *freed[client]) for client in acked if client in self._tables["clients"]]
 
     def read(self, client: int, after: int, bytes_max: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
-        inbox, entries = self._tables["inboxes"].get(client), self._tables["entries"]
+        entries = self._entries.get(client, {}) if client in self._tables["clients"] else {}
         out: list[tuple[int, bytes, bytes]] = []
         held = 0
-        for number in range(max(after + 1, inbox.base), inbox.next) if inbox is not None else ():
-            _, envelope, body = entries[client, number]
+        for number in sorted(number for number in entries if number > after):
+            _, envelope, body = entries[number]
             out.append((number, envelope, body))
             held += len(envelope) + len(body)
             if held >= bytes_max:
@@ -88,20 +90,19 @@ class MemoryStore:
     def tidy(self, entries_max: int) -> bool:
         """Deletes some entries of a revoked client. Returns whether there is more to do."""
         self._undo = []
-        for client, (base, end) in self._tables["doomed"].items():
-            upto = min(end, base + entries_max)
-            for number in range(base, upto):
-                self._drop("entries", (client, number))
-            if upto == end:
-                self._drop("doomed", client)
-            else:
-                self._put("doomed", client, (upto, end))
+        for client in self._tables["doomed"]:
+            entries = self._entries.get(client, {})
+            gone = sorted(entries)[:entries_max]
+            for number in gone:
+                self._drop(entries, number)
+            if len(gone) < entries_max:
+                self._drop(self._tables["doomed"], client)
             return True
         return False
 
     def held(self) -> int:
         """Entries there are, those of revoked clients included."""
-        return len(self._tables["entries"])
+        return sum(len(entries) for entries in self._entries.values())
 
     # One fact --------------------------------------------------------------------------------
     def _take(self, fact: f.Fact, freed: dict[int, list[int]]) -> None:
@@ -109,61 +110,63 @@ class MemoryStore:
         match fact:
             case f.Invited(key, name, grants, expires_ms):
                 assert key not in t["invitations"] and key not in t["keys"], "a key twice"
-                self._put("invitations", key, (name, json.dumps(grants), expires_ms))
+                self._put(t["invitations"], key, (name, json.dumps(grants), expires_ms))
             case f.InvitationEnded(key):
-                self._drop("invitations", key)
-                self._put("keys", key, (0, "dropped"))
+                self._drop(t["invitations"], key)
+                self._put(t["keys"], key, (0, "dropped"))
             case f.Registered(client, name, key, grants, time_ms):
                 assert client not in t["clients"] and key not in t["keys"], "a client or a key twice"
                 assert name not in [row[0] for row in t["clients"].values()], "a name twice"
-                self._put("clients", client, (name, json.dumps(grants), time_ms))
-                self._put("keys", key, (client, "taken"))
-                self._put("inboxes", client, f.InboxAt(client, 1, 1, 0, 0, 0, 0))
+                self._put(t["clients"], client, (name, json.dumps(grants), time_ms))
+                self._put(t["keys"], key, (client, "taken"))
+                self._put(t["inboxes"], client, f.InboxAt(client, 1, 1, 0, 0, 0, 0))
             case f.KeyAdded(client, key):
                 assert key not in t["keys"], "a key twice"
-                self._put("keys", key, (client, "pending"))
+                self._put(t["keys"], key, (client, "pending"))
             case f.KeyUsed(_, key):
-                self._put("keys", key, (t["keys"][key][0], "taken"))
+                self._put(t["keys"], key, (t["keys"][key][0], "taken"))
             case f.KeyDropped(_, key):
-                self._put("keys", key, (t["keys"][key][0], "dropped"))
+                self._put(t["keys"], key, (t["keys"][key][0], "dropped"))
             case f.Granted(client, grants):
                 name, _, created_ms = t["clients"][client]
-                self._put("clients", client, (name, json.dumps(grants), created_ms))
+                self._put(t["clients"], client, (name, json.dumps(grants), created_ms))
             case f.Revoked(client):
                 self._revoke(client)
             case f.Subscribed(client, pattern):
-                self._put("subscriptions", (client, pattern), None)
+                self._put(t["subscriptions"], (client, pattern), None)
             case f.Unsubscribed(client, pattern):
-                self._drop("subscriptions", (client, pattern))
+                self._drop(t["subscriptions"], (client, pattern))
             case f.Stored(count, envelope, body, places):
                 for client, number in places:
                     inbox = t["inboxes"][client]
-                    assert number == inbox.next, "inbox numbers have no gap"
-                    self._put("entries", (client, number), (count, envelope, body))
-                    self._put("inboxes", client, inbox._replace(
+                    assert number >= inbox.next, "an inbox number twice"
+                    self._put(self._entries.setdefault(client, {}), number, (count, envelope, body))
+                    self._put(t["inboxes"], client, inbox._replace(
                         next=number + 1, messages=inbox.messages + count,
                         size=inbox.size + len(envelope) + len(body)))
             case f.Moved(client, outbox, number, refused, _):
                 if client not in t["clients"]:
                     return               # a lazy one, behind the end of its client
-                self._put("outboxes", (client, outbox), (number, tuple((n, c) for n, c in refused)))
+                self._put(t["outboxes"], (client, outbox), (number, tuple((n, c) for n, c in refused)))
             case f.OutboxForgotten(client, outbox):
-                self._drop("outboxes", (client, outbox))
+                self._drop(t["outboxes"], (client, outbox))
             case f.Acked(client, number, skip):
                 self._free(client, number, skip, freed)
             case f.Missed(client, messages):
                 inbox = t["inboxes"][client]
-                self._put("inboxes", client, inbox._replace(missed=inbox.missed + messages))
+                self._put(t["inboxes"], client, inbox._replace(missed=inbox.missed + messages))
             case _:
                 raise ValueError(f"no way to store {type(fact).__name__}")
 
     def _free(self, client: int, number: int, skip: int, freed: dict[int, list[int]]) -> None:
-        inbox, messages, size = self._tables["inboxes"][client], 0, 0
-        for gone in range(inbox.base, number):
-            count, envelope, body = self._tables["entries"][client, gone]
-            self._drop("entries", (client, gone))
+        t = self._tables
+        inbox, messages, size = t["inboxes"][client], 0, 0
+        entries = self._entries.get(client, {})
+        for gone in [n for n in entries if n < number]:
+            count, envelope, body = entries[gone]
+            self._drop(entries, gone)
             messages, size = messages + count, size + len(envelope) + len(body)
-        self._put("inboxes", client, inbox._replace(
+        self._put(t["inboxes"], client, inbox._replace(
             base=number, skip=skip, messages=inbox.messages - messages, size=inbox.size - size))
         sums = freed.setdefault(client, [0, 0])
         sums[0] += messages
@@ -171,21 +174,18 @@ class MemoryStore:
 
     def _revoke(self, client: int) -> None:
         t = self._tables
-        inbox = t["inboxes"][client]
-        self._put("doomed", client, (inbox.base, inbox.next))
-        self._drop("clients", client)
-        self._drop("inboxes", client)
-        for table in ("subscriptions", "outboxes"):
-            for row in [row for row in t[table] if row[0] == client]:
+        self._put(t["doomed"], client, None)
+        self._drop(t["clients"], client)
+        self._drop(t["inboxes"], client)
+        for table in (t["subscriptions"], t["outboxes"]):
+            for row in [row for row in table if row[0] == client]:
                 self._drop(table, row)
         for key in [key for key, (whose, _) in t["keys"].items() if whose == client]:
-            self._put("keys", key, (client, "dropped"))
+            self._put(t["keys"], key, (client, "dropped"))
 
-    def _put(self, table: str, key: Any, value: Any) -> None:
-        rows = self._tables[table]
-        self._undo.append((rows, key, rows.get(key, _GONE)))
-        rows[key] = value
+    def _put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        self._undo.append((table, key, table.get(key, _GONE)))
+        table[key] = value
 
-    def _drop(self, table: str, key: Any) -> None:
-        rows = self._tables[table]
-        self._undo.append((rows, key, rows.pop(key, _GONE)))
+    def _drop(self, table: dict[Any, Any], key: Any) -> None:
+        self._undo.append((table, key, table.pop(key, _GONE)))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -170,6 +171,88 @@ def test_two_connections_of_one_client_share_its_inbox_one_at_a_time(hub):
             next(one.receive(timeout=5))
         b.send("a", b"3").wait(timeout=5)
         assert next(one.receive(timeout=5)).body in (b"2", b"3")      # told so, it may take it back
+
+
+def test_what_was_received_and_not_handed_over_comes_again_after_release(hub):
+    with clients(hub, "a", "b") as (a, b):
+        for index in range(10):
+            a.send("b", b"%d" % index)                   # most of them in one batch
+        a.flush(timeout=5)
+        assert bodies(b, 1, ack=False) == [b"0"]
+        b.release()
+        a.send("b", b"10").wait(timeout=5)
+        assert bodies(b, 10) == [b"%d" % index for index in range(1, 11)]
+
+
+def test_the_rest_of_a_batch_is_not_lost_when_another_takes_the_inbox(hub):
+    profile = hub.add("b")
+    with clients(hub, "a") as (a,), Client(profile) as one, Client(profile) as two:
+        for index in range(100):
+            a.send("b", b"%d" % index)
+        a.flush(timeout=5)
+        first = bodies(one, 10, ack=False)
+        assert bodies(two, 1, ack=False) == [b"0"]       # nothing was acknowledged
+        until(lambda: not one._connection.session._receiving)
+        with pytest.raises(Refused, match="inbox-taken"):
+            bodies(one, 1)
+        assert first + bodies(one, 90) == [b"%d" % index for index in range(100)]
+
+
+def test_close_waits_until_what_was_acknowledged_is_on_the_hubs_disk(hub):
+    profile = hub.add("b")
+    with clients(hub, "a") as (a,):
+        a.send("b", b"once").wait(timeout=5)
+    with Client(profile) as b:
+        assert bodies(b, 1) == [b"once"]
+        until(lambda: b._connection.session._ack_at is None)     # it has been said
+        os.kill(hub.process.pid, signal.SIGSTOP)
+        threading.Timer(0.3, os.kill, (hub.process.pid, signal.SIGCONT)).start()
+    with Client(profile) as b:
+        assert list(b.receive(timeout=0.5)) == []
+
+
+def test_an_ipv6_client_survives_its_hub(tmp_path):
+    """libzmq takes the only pipe away when such a connection breaks, and a send would wait for ever."""
+    hub = TestHub(tmp_path / "hub")
+    hub.address = hub.live = "[::1]:0"
+    hub.start()
+    try:
+        with clients(hub, "a", "b", when_full="wait") as (a, b):
+            count = 0
+            for _ in range(4):
+                for _ in range(2000):
+                    a.send("b", b"%d" % count)
+                    count += 1
+                hub.kill()
+                for _ in range(2000):
+                    a.send("b", b"%d" % count)
+                    count += 1
+                hub.start()
+            a.flush(timeout=30)
+            assert bodies(b, count) == [b"%d" % index for index in range(count)]
+    finally:
+        hub.kill()
+
+
+def test_a_restored_backup_gives_no_inbox_number_twice(hub):
+    with clients(hub, "a", "b") as (a, b):
+        a.send("b", b"before").wait(timeout=5)
+        assert bodies(b, 1) == [b"before"]
+        b.flush(timeout=5)
+        hub.stop()
+        shutil.copytree(hub.data, hub.data.with_name("backup"))
+        hub.start()
+        for index in range(5):
+            a.send("b", b"lost with the disk %d" % index).wait(timeout=10)
+        assert len(bodies(b, 5)) == 5
+        b.flush(timeout=5)
+        hub.kill()
+        shutil.rmtree(hub.data)
+        hub.data.with_name("backup").rename(hub.data)
+        hub.start()
+        for index in range(8):
+            a.send("b", b"after %d" % index).wait(timeout=10)
+        assert bodies(b, 8) == [b"after %d" % index for index in range(8)]
 
 
 def test_a_full_outbox_raises_or_waits_as_asked(hub):

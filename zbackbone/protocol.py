@@ -42,7 +42,7 @@ INBOX_BYTES_MAX = 1 << 30           # an inbox; a month of a chatty vehicle, and
 WINDOW_BYTES = 4 << 20              # credit a receiver grants, unless it asks for less
 WINDOW_BYTES_MAX = 16 << 20         # the most credit the hub believes: what one peer may hold of it
 DISK_RESERVE_BYTES = 64 << 20       # free disk below which sends are refused, so that acks still work
-ANSWER_ROWS_MAX = 1000              # rows in one answer (clients, subscriptions); ask on from the last
+ANSWER_ROWS_MAX = 100               # rows in one answer (clients, subscriptions); ask on from the last
 
 SEND, PUBLISH, BROADCAST = 1, 2, 3  # way: to a client's inbox, to a topic, to every client
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
 from typing import Any
@@ -57,7 +56,6 @@ class AsyncClient:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.RLock()
         self._waits = when_full == "wait"
-        self._inbox: deque[Message] = deque()
         self._waiters: set[asyncio.Future[None]] = set()
         self._told = False
         self._connection = Connection(profile_of(profile), self._lock, self._tell,
@@ -130,30 +128,26 @@ class AsyncClient:
 
     async def receive(self, timeout: float | None = None) -> AsyncIterator[Message]:
         """As Client.receive: `async for message in me.receive(timeout=1)`."""
-        connection, inbox, session = self._connection, self._inbox, self._connection.session
+        connection, session = self._connection, self._connection.session
         connection.receive()
 
         def there() -> bool:
             if session.inbox_error is not None:
                 error, session.inbox_error = session.inbox_error, None
-                inbox.clear()
                 raise error
-            return bool(session.inbox)
+            return session.has_messages
         while True:
-            while not inbox:
-                batch = connection.take()
-                if batch is not None:
-                    inbox.extend(batch)
-                elif not await self._poll(there, timeout):
-                    if not self.connected:
-                        raise connection.silence("nothing came")
-                    return
-            yield inbox.popleft()
+            message = connection.next()
+            if message is not None:
+                yield message
+            elif not await self._poll(there, timeout):
+                if not self.connected:
+                    raise connection.silence("nothing came")
+                return
 
     def release(self) -> None:
         """As Client.release."""
         with self._lock:
-            self._inbox.clear()
             self._connection.session.release()
 
     async def subscribe(self, pattern: str, timeout: float | None = 30.0) -> None:

@@ -8,6 +8,7 @@ zmq.FD is edge-triggered: it tells of news once, and any use of the socket may e
 whoever has used the DEALER looks at its events again before anybody sleeps.
 """
 
+import contextlib
 import logging
 import os
 import random
@@ -120,16 +121,15 @@ class Connection:
             self.session.receive()
             self._send_due(time.monotonic())
 
-    def take(self) -> list[Message] | None:
-        """The inbox's next batch, or None."""
+    def next(self) -> Message | None:
+        """The inbox's next message, or None."""
         with self.lock:
-            arrived = self.session.take()
-            if arrived is None:
-                return None
-            if len(self.session.inbox) < 2:
+            session = self.session
+            held = len(session.inbox)
+            message = session.next(self.ack)
+            if held and len(session.inbox) < 2:
                 self._send_due(time.monotonic())       # gives its credit back
-        arrival = Arrival(arrived.envelope, arrived.number, 0, self.ack)
-        return self._unpack(arrival, arrived.body, arrived.skip)
+            return message
 
     def ack(self, number: int, skip: int) -> None:
         session = self.session
@@ -242,9 +242,16 @@ class Connection:
         if dealer is None:
             return
         frames = self.session.due(now_s)
-        for header, body in frames:
-            dealer.send(header, zmq.SNDMORE)
-            dealer.send(body)
+        try:
+            for header, body in frames:
+                dealer.send(header, zmq.SNDMORE | zmq.NOBLOCK)
+                dealer.send(body)
+        except zmq.Again:
+            # The connection has just gone, and with it the socket's only pipe: a send that waits
+            # would wait for ever, under the lock. What was due is due again on the next one.
+            self.session.broken()
+            self._wake()
+            return
         if frames and threading.current_thread() is not self._thread and dealer.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             self._wake()
 
@@ -275,8 +282,9 @@ class Connection:
                 self._closing = self._closed = True
                 if self._dealer is not None:
                     self.session.bye()
-                    for header, body in self.session.due(time.monotonic()):
-                        self._dealer.send_multipart((header, body))
+                    with contextlib.suppress(zmq.Again):
+                        for header, body in self.session.due(time.monotonic()):
+                            self._dealer.send_multipart((header, body), zmq.NOBLOCK)
                     self._dealer.setsockopt(zmq.LINGER, 500)
                 self._drop_sockets()
                 os.close(self._wake_in)

@@ -67,6 +67,11 @@ class Message:
     def missed(self) -> int:
         return self._arrival.missed if self._index == 0 else 0
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """(number of its batch in the inbox, index in the batch)."""
+        return self._arrival.number, self._index
+
     def ack(self) -> None:
         """Done with this message and all before it in the inbox: the hub may forget them.
 

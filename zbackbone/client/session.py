@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from .. import protocol as p
 from ..errors import BackboneError, Garbled, Refused, Silence
 from ..topics import matches
+from .message import Arrival, Message, unpack
 from .outbox import Batch, Outbox
 
 ACK_LINGER_S = 0.005          # acknowledgements are cumulative: a few milliseconds save most of them
@@ -102,7 +103,9 @@ class Session:
         self._last_request = 0
         self._receiving = False
         self._received = 0                           # highest inbox number that came
-        self._handed = 0                             # and that the application got
+        self._handed = 0                             # and that the application got, or is being given
+        self._unpacked: deque[Message] = deque()     # the rest of that batch
+        self._resume = (0, 0)                        # a batch given in part before it was dropped, and how much
         self._ack = (0, 0)
         self._ack_at: float | None = None
         self._held = 0                               # bytes in `inbox`
@@ -202,9 +205,27 @@ class Session:
         return False
 
     @property
+    def has_messages(self) -> bool:
+        """Whether next() may have one."""
+        return bool(self._unpacked or self.inbox)
+
+    def next(self, ack: Callable[[int, int], None]) -> Message | None:
+        """The inbox's next message for the application, whose ack() calls `ack`; None when there is none now."""
+        while not self._unpacked:
+            arrived = self.take()
+            if arrived is None:
+                return None
+            try:
+                self._unpacked.extend(unpack(Arrival(arrived.envelope, arrived.number, 0, ack), arrived.body,
+                                             arrived.skip))
+            except Garbled:
+                self.garbled += 1                    # its sender packed nonsense; nobody can read it
+        return self._unpacked.popleft()
+
+    @property
     def has_acks(self) -> bool:
-        """Whether acknowledgements wait to be sent."""
-        return self._ack_at is not None
+        """Whether an acknowledgement may not be on the hub's disk yet."""
+        return self._ack_at is not None or self._unconfirmed or self._ping is not None
 
     def ack_now(self) -> None:
         if self._ack_at is not None:
@@ -330,7 +351,8 @@ class Session:
         if self.store != welcome.store:
             # Another store: its inbox numbers are not ours.
             if self.store is not None:
-                self._handed, self._ack, self._ack_at = 0, (0, 0), None
+                self._unpacked.clear()
+                self._handed, self._resume, self._ack, self._ack_at = 0, (0, 0), (0, 0), None
                 self._drop_inbox()
             self.store = welcome.store
         self._live_used = 0
@@ -373,7 +395,10 @@ class Session:
             self._used += size                       # nobody can read it, and it holds no credit
             raise
         self._held += size
-        self.inbox.append(Arrived(size, deliver.number, deliver.skip, 0, envelope, body))
+        skip = deliver.skip
+        if deliver.number == self._resume[0]:
+            skip = max(skip, self._resume[1])        # we have handed over its first messages before
+        self.inbox.append(Arrived(size, deliver.number, skip, 0, envelope, body))
 
     def _close_gap(self, now_s: float) -> None:
         """Something was lost on the way: ask for it again, but not for each message behind it."""
@@ -455,7 +480,11 @@ class Session:
             request.error = error
 
     def _drop_inbox(self) -> None:
-        """What waits here comes again, to whoever receives next."""
+        """What waits here comes again, to whoever receives next; what was handed over does not, to us."""
+        if self._unpacked:
+            self._resume = self._unpacked[0].place
+            self._handed = self._resume[0] - 1
+            self._unpacked.clear()
         self.inbox.clear()
         self._held = 0
         self._received = self._handed

@@ -62,10 +62,10 @@ class Client:
     def __init__(self, profile: "str | os.PathLike[str] | Profile", *, outbox_bytes: int = OUTBOX_BYTES,
                  when_full: str = "raise", keepalive: float = KEEPALIVE_S) -> None:
         check_option(when_full)
-        self._condition = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._waits = when_full == "wait"
-        self._inbox: deque[Message] = deque()
-        self._connection = Connection(profile_of(profile), self._condition, self._condition.notify_all,
+        self._connection = Connection(profile_of(profile), self._lock, self._condition.notify_all,
                                       outbox_bytes=outbox_bytes, keepalive_s=keepalive)
 
     @property
@@ -136,25 +136,20 @@ class Client:
         """The inbox's messages, in order, until none came for `timeout` seconds (None: for ever).
 
         A message stays in the inbox until it, or a later one, is acknowledged: message.ack().
-        Within one Client none comes twice. Raises Refused "inbox-taken" when another
+        Within one Client none comes twice; two threads that receive share what comes, and
+        the one's ack() covers what the other got before it. Raises Refused "inbox-taken" when another
         connection of this client receives, Unreachable when time is up without a connection.
         """
-        connection, inbox = self._connection, self._inbox
+        connection = self._connection
         connection.receive()
         while True:
-            while not inbox:
-                batch = connection.take()
-                if batch is not None:
-                    inbox.extend(batch)
-                elif not self._is_something_there(timeout):
-                    if not self.connected:
-                        raise connection.silence("nothing came")
-                    return
-            try:
-                message = inbox.popleft()
-            except IndexError:
-                continue                             # another thread was faster
-            yield message
+            message = connection.next()
+            if message is not None:
+                yield message
+            elif not self._is_something_there(timeout):
+                if not self.connected:
+                    raise connection.silence("nothing came")
+                return
 
     def _is_something_there(self, timeout: float | None) -> bool:
         session = self._connection.session
@@ -162,15 +157,13 @@ class Client:
         def there() -> bool:
             if session.inbox_error is not None:
                 error, session.inbox_error = session.inbox_error, None
-                self._inbox.clear()
                 raise error
-            return bool(session.inbox)
+            return session.has_messages
         return self._poll(there, timeout)
 
     def release(self) -> None:
         """Gives the inbox back, for another connection of this client to receive."""
         with self._condition:
-            self._inbox.clear()
             self._connection.session.release()
 
     def subscribe(self, pattern: str, timeout: float | None = 30.0) -> None:

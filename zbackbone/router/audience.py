@@ -9,6 +9,7 @@ from .inbox import Inbox
 from .peer import Peer
 from .routes import Routes
 
+CACHED_MAX = 1_000_000      # references in cached routes; 8 MB
 BROADCASTS = ""     # the pattern of Listen, and the name of the stream, for live broadcasts
 
 
@@ -33,18 +34,20 @@ class Audience:
         self._inboxes = inboxes
         self._listeners: Routes[Peer] = Routes()
         self._routes: dict[str, Route] = {}
+        self._cached = 0            # what they hold, in references
         self._streams: dict[str, list[int]] = {}
         self._next_stream = first_stream
 
     def changed(self) -> None:
         """A subscription, a listener or a grant is not what it was."""
         self._routes.clear()
+        self._cached = 0
 
     def of(self, topic: str) -> Route:
         route = self._routes.get(topic)
         if route is None:
-            if len(self._routes) >= p.STREAMS_MAX:
-                self._routes.clear()
+            if self._cached > CACHED_MAX:
+                self.changed()
             by_id = self._registry.by_id
             peers = self._listeners.match(topic)
             public = self._registry.public.is_public(topic)
@@ -52,6 +55,7 @@ class Audience:
                 tuple(self._inboxes[c] for c in self.subscriptions.match(topic) if may_read(by_id[c].grants, topic)),
                 public and bool(peers),
                 () if public else tuple(peer for peer in peers if may_read(peer.client.grants, topic)))
+            self._cached += 10 + len(route.inboxes) + len(route.peers)
         return route
 
     def listen(self, peer: Peer, pattern: str) -> bool:

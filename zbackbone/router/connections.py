@@ -1,12 +1,11 @@
 """Connections: which descriptor belongs to which key, and how to cut one.
 
 libzmq asks for a key once, at the handshake, so a key that is revoked keeps its connections
-until they are cut here: shutdown() on a duplicate of the descriptor, never close(), which
-would free a number that libzmq still uses. libzmq owns the descriptors and may reuse one at
+until they are cut here: shutdown() on the descriptor, never close(), which would free a
+number that libzmq still uses. libzmq owns the descriptors and may reuse one at
 any time; at worst a bystander's connection is cut, and comes back.
 """
 
-import os
 import socket
 
 
@@ -28,18 +27,19 @@ class Connections:
     def __len__(self) -> int:
         return len(self._silent) + len(self._key)
 
-    def opened(self, fd: int, now_s: float) -> None:
-        self.closed(fd)
+    def opened(self, fd: int, now_s: float) -> bytes | None:
+        """Returns the routing id that was on this descriptor before, if its end was not told."""
+        route = self.closed(fd)
         self._silent[fd] = now_s
+        return route
+
+    def is_open(self, fd: int) -> bool:
+        return fd in self._silent or fd in self._key
 
     def closed(self, fd: int) -> bytes | None:
         """Returns the routing id that was on it, if one was claimed."""
         self._silent.pop(fd, None)
-        key = self._key.pop(fd, None)
-        if key is not None:
-            self._of_key[key].discard(fd)
-            if not self._of_key[key]:
-                del self._of_key[key]
+        self._disown(fd)
         route = self._route.pop(fd, None)
         if route is not None:
             self._fd.pop(route, None)
@@ -47,15 +47,23 @@ class Connections:
 
     def claim(self, fd: int, key: str, route: bytes = b"") -> bool:
         """Says whose it is. False when it is closed already."""
-        if fd not in self._silent and fd not in self._key:
+        if not self.is_open(fd):
             return False
         self._silent.pop(fd, None)
+        self._disown(fd)
         self._key[fd] = key
         self._of_key.setdefault(key, set()).add(fd)
         if route:
             self._route[fd] = route
             self._fd[route] = fd
         return True
+
+    def _disown(self, fd: int) -> None:
+        key = self._key.pop(fd, None)
+        if key is not None:
+            self._of_key[key].discard(fd)
+            if not self._of_key[key]:
+                del self._of_key[key]
 
     def count_of(self, key: str) -> int:
         return len(self._of_key.get(key, ()))
@@ -71,7 +79,7 @@ class Connections:
             self._cut(fd)
 
     def cut_fd(self, fd: int) -> None:
-        if fd in self._silent or fd in self._key:
+        if self.is_open(fd):
             self._cut(fd)
 
     def cut_silent(self, now_s: float) -> None:
@@ -80,9 +88,15 @@ class Connections:
             self._silent.pop(fd, None)
 
     def _cut(self, fd: int) -> None:
+        # No descriptor of our own is needed, so this works when none is left.
         try:
-            with socket.socket(fileno=os.dup(fd)) as twin:
-                twin.shutdown(socket.SHUT_RDWR)
+            borrowed = socket.socket(fileno=fd)
+        except OSError:
+            return                                   # closed by the other side meanwhile: as wanted
+        try:
+            borrowed.shutdown(socket.SHUT_RDWR)
             self.cut_count += 1
         except OSError:
-            pass                                     # closed by the other side meanwhile: as wanted
+            pass                                     # not connected any more
+        finally:
+            borrowed.detach()

@@ -29,6 +29,8 @@ from .store import SqliteStore
 
 log = logging.getLogger("zbackbone.hub")
 OPERATOR_NAME = "operator"
+NUMBERS_FROM_S = 1_704_067_200     # 2024-01-01; inbox numbers have 40 bits, which is enough until 2058
+NUMBERS_A_SECOND = 1024            # to one inbox, on average over its life
 
 
 class Settings(NamedTuple):
@@ -100,13 +102,16 @@ def _prepare(settings: Settings) -> tuple[Server, bytes]:
     if key_path.exists() and not has_store:
         raise Damaged("store-missing", f"{folder} has a hub's key but no store: restore hub.db from a backup,"
                                        " or remove hub.key to begin anew")
-    store = SqliteStore(store_path, os.urandom(8), settings.disk_reserve_bytes)
+    store = SqliteStore(store_path, os.urandom(8), settings.disk_reserve_bytes, may_make=not key_path.exists())
     try:
         hub = Hub(store.id, HubSettings(settings.version, "", settings.address, settings.inbox_bytes),
                   keys.make_pair, time.time_ns() >> 10)
         for fact in store.load():
             hub.apply(fact)
         hub.cuts()
+        # Numbers behind all that another life of this store may have given: a restored backup must
+        # not use one again that a running client has seen.
+        hub.skip_numbers(int((time.time() - NUMBERS_FROM_S) * NUMBERS_A_SECOND))
         if not key_path.exists():
             if hub.registry.by_id:
                 raise Damaged("key-missing", f"{folder} has a store but no hub.key, without which no client"
@@ -137,10 +142,11 @@ def _admit_operator(hub: Hub, store: SqliteStore, path: Path, address: str, hub_
                 raise
             raise Misuse("bad-profile", f"{path} is not a profile; remove it, and this hub's next start makes"
                                         " a new one") from None
-        if profile.public_key.hex() in hub.registry.by_key:
-            if (profile.address, profile.hub_key) != (address, hub_key):
-                keys.save_profile(profile._replace(address=address, hub_key=hub_key), path, keys.replace_secret)
-            return
+        if profile.public_key.hex() not in hub.registry.by_key:
+            log.warning("%s is not this hub's (any more); remove it and restart for a new operator's key", path)
+        elif (profile.address, profile.hub_key) != (address, hub_key):
+            keys.save_profile(profile._replace(address=address, hub_key=hub_key), path, keys.replace_secret)
+        return
     pair, now_ms = keys.make_pair(), int(time.time() * 1000)
     operator = hub.registry.by_name.get(OPERATOR_NAME)
     facts: list[f.Fact]

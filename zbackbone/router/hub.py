@@ -164,6 +164,7 @@ class Hub:
                                 "window_bytes": p.WINDOW_BYTES})))
         if numbering is not None:
             numbering.gap = 0
+            numbering.used_s = now_s
             if numbering.last > hello.settled:
                 self._accepted[route, hello.outbox] = numbering
 
@@ -183,7 +184,8 @@ class Hub:
 
     def _numbering(self, client: int, outbox: bytes, now_s: float) -> Numbering:
         if self.numberings.get(client, outbox) is None:
-            surplus = self.numberings.surplus(client)
+            in_use = {peer.outbox for peer in self.peers_of.get(client, ())}
+            surplus = self.numberings.surplus(client, in_use)
             if surplus is not None:
                 self.count["outboxes_forgotten"] += 1
                 self._forget(client, surplus)
@@ -406,6 +408,11 @@ class Hub:
         for peer in peers:
             self._close.append(peer.route)
             self.lost(peer.route)
+
+    def skip_numbers(self, upto: int) -> None:
+        """Gives no inbox number up to this again. Called once, behind load."""
+        for inbox in self.inboxes.values():
+            inbox.next = max(inbox.next, upto + 1)
 
     def take_facts(self, lazy_too: bool = False) -> list[f.Fact]:
         """The facts to commit now, in order. Lazy ones alone wait, unless they are asked for."""

@@ -1,7 +1,8 @@
 """Inbox: one client's queue: numbers, credit, what is due, acknowledgement. No I/O, no clock.
 
 The backlog stays on disk. In memory are numbers, and for a receiver that keeps up, the few
-batches between "accepted" and "sent": `fresh`, which is bounded by the receiver's credit.
+batches between "accepted" and "sent": `fresh`, which is bounded by the receiver's credit, or is
+what was read from disk for it in one go.
 """
 
 from collections import deque

@@ -40,10 +40,13 @@ class Numberings:
         numbering.used_s = now_s
         return numbering
 
-    def surplus(self, client: int) -> bytes | None:
-        """The outbox to forget before a client may have one more: the longest unused."""
+    def surplus(self, client: int, in_use: set[bytes]) -> bytes | None:
+        """The outbox to forget before a client may have one more: the longest unused of those
+        that no connection names."""
         boxes = self._of.get(client, {})
-        return min(boxes, key=lambda box: boxes[box].used_s) if len(boxes) >= p.OUTBOXES_MAX else None
+        if len(boxes) < p.OUTBOXES_MAX:
+            return None
+        return min((box for box in boxes if box not in in_use), key=lambda box: boxes[box].used_s, default=None)
 
     def set(self, client: int, outbox: bytes, number: int, refused: tuple[tuple[int, str], ...]) -> None:
         numbering = self._of.setdefault(client, {}).setdefault(outbox, Numbering())

@@ -10,13 +10,15 @@ class Peer:
     live_sent, live_credit: bytes of Live over this connection, sent and allowed.
     """
 
-    __slots__ = ("route", "key", "client", "session", "heard_s", "silent_s", "live_sent", "live_credit", "missed")
+    __slots__ = ("route", "key", "client", "session", "outbox", "heard_s", "silent_s", "live_sent", "live_credit",
+                 "missed")
 
     def __init__(self, route: bytes, key: str, client: Client, hello: p.Hello, now_s: float) -> None:
         self.route = route
         self.key = key
         self.client = client
         self.session = hello.session
+        self.outbox = hello.outbox
         self.heard_s = now_s
         self.silent_s = 3 * min(max(hello.keepalive_s, 1), p.KEEPALIVE_S_MAX)
         self.live_sent = 0

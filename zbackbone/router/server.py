@@ -35,11 +35,14 @@ READ_INBOXES = 32        # and for so many inboxes
 TICK_S = 1.0
 RETRY_S = 0.05           # a full pipe is tried again after
 FULL_S = 0.25            # a full disk is tried again after
-TIDY_ENTRIES = 500       # of a revoked client's entries, deleted in a quiet turn
+TIDY_ENTRIES = 5000      # of a revoked client's entries, deleted a tick
+CONTROL_MAX = 1024       # handshakes, connections and filters heard a turn, so that nobody floods it
+FILTER_FRAMES_MAX = 4 * p.LISTENS_MAX    # a connection and tick; a whole set of filters, there and back
+STALL_S = 10.0
 RECEIVE_HWM = 64         # messages a peer may have in our memory unheard; then TCP holds it back
 SEND_HWM = 512           # messages to a peer that doesn't read; credit stops us long before
 HELD_MAX = 5000          # answers held for a peer whose pipe is full
-LIVE_HWM = 2000          # live batches to a listener that doesn't read; then it misses some, and knows
+LIVE_HWM = 500           # live batches to a listener that doesn't read; then it misses some, and knows
 ECHO_BYTES = 1 + len(ECHO_KEY) + 16
 FILTER_BYTES_MAX = 260   # a live filter: "t." and a topic
 
@@ -71,6 +74,8 @@ class Server:
         self._peers = Connections(CLAIM_S)
         self._listeners = Connections(CLAIM_S)
         self._filters: dict[int, int] = {}           # descriptor -> filters set
+        self._filter_frames: dict[int, int] = {}     # descriptor -> frames heard since the last tick
+        self._echoes: dict[int, bytes] = {}          # descriptor -> its one echo filter
         self._monitors = [(self._monitor(self._router), self._peers), (self._monitor(self._xpub), self._listeners)]
         self._stuck: dict[Inbox, float] = {}
         self._held: dict[bytes, deque[bytes]] = {}   # routing id -> answers its pipe had no room for
@@ -135,11 +140,13 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(64)
         frames = self._drain_router()
-        self._hear_monitors(now_s)                   # behind the frames: whose connection is gone is known
+        gone = self._hear_monitors(now_s)            # behind the frames: whose connection is gone is known
         self._hear_zap()
         self._hear_filters()
         for route, frame, header, body in frames:
             self._hear(route, frame, header, body, now_ms, now_s)
+        for route in gone:                           # their last words were heard above
+            self.hub.lost(route)
         tick = now_s >= self._next_tick_s
         if tick:
             self._tick(now_ms, now_s)
@@ -155,8 +162,11 @@ class Server:
         return int(max(0.0, min(wait_s, RETRY_S if self._stuck or self._held else wait_s)) * 1000) + 1
 
     def _tick(self, now_ms: int, now_s: float) -> None:
+        was_stalled = now_s > self._next_tick_s + STALL_S
         self._next_tick_s = now_s + TICK_S
-        self.hub.tick(now_ms, now_s)
+        self._filter_frames.clear()
+        if not was_stalled:                          # else what peers said meanwhile may not be heard yet
+            self.hub.tick(now_ms, now_s)
         self.hub.room = self.store.room()
         self._peers.cut_silent(now_s)
         self._listeners.cut_silent(now_s)
@@ -209,11 +219,15 @@ class Server:
         except Garbled:
             self.hub.garbled(route, key)
             return
-        if type(command) is p.Hello or type(command) is p.Join:
-            if not self._peers.claim(frame.get(zmq.SRCFD), key, route):
-                return                               # gone before it was heard
+        is_known = key in self.hub.registry.by_key
         try:
             self.hub.hear(route, key, command, body, now_ms, now_s)
+            if not is_known:
+                self._peers.cut_fd(frame.get(zmq.SRCFD))
+            # Only a welcome makes it one that may stay: the others are cut when their time is up.
+            if type(command) is p.Hello and route in self.hub.peers \
+                    and not self._peers.claim(frame.get(zmq.SRCFD), key, route):
+                self.hub.lost(route)                 # gone before it was heard
         except Exception as error:
             # A fault of ours must not take the others down: that peer goes, and it is told here.
             line = error.__traceback__
@@ -225,7 +239,7 @@ class Server:
             self._peers.cut_route(route)
 
     def _hear_zap(self) -> None:
-        while True:
+        for _ in range(CONTROL_MAX):
             try:
                 request = self._zap.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -235,25 +249,29 @@ class Server:
                 self.hub.count["refused_handshakes"] += 1
             self._zap.send_multipart(reply)
 
-    def _hear_monitors(self, now_s: float) -> None:
+    def _hear_monitors(self, now_s: float) -> list[bytes]:
+        """The routing ids whose connections are gone."""
+        gone: list[bytes] = []
         for monitor, connections in self._monitors:
-            while True:
+            for _ in range(CONTROL_MAX):
                 try:
                     event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
                 except zmq.Again:
                     break
                 if event["event"] == zmq.EVENT_ACCEPTED:
-                    connections.opened(event["value"], now_s)
-                    continue
-                route = connections.closed(event["value"])
+                    route = connections.opened(event["value"], now_s)
+                else:
+                    route = connections.closed(event["value"])
                 if route is not None:
-                    self.hub.lost(route)
+                    gone.append(route)
                 if connections is self._listeners:
-                    self._filters.pop(event["value"], None)
+                    for table in (self._filters, self._filter_frames, self._echoes):
+                        table.pop(event["value"], None)  # type: ignore[attr-defined]
+        return gone
 
     def _hear_filters(self) -> None:
         """Live filters, checked for form and number; libzmq never gives their memory back."""
-        while True:
+        for _ in range(CONTROL_MAX):
             try:
                 frame = self._xpub.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
@@ -267,12 +285,18 @@ class Server:
             except zmq.ZMQError:
                 continue                             # libzmq's own, for a listener that is gone
             data = frame.bytes
+            self._filter_frames[fd] = self._filter_frames.get(fd, 0) + 1
+            if self._filter_frames[fd] > FILTER_FRAMES_MAX:
+                self.hub.count["foreign_filters"] += 1
+                self._listeners.cut_fd(fd)
+                continue
             if not odd and data[:1] == b"\0":
                 if not data.startswith(ECHO_KEY, 1):
                     self._filters[fd] = self._filters.get(fd, 1) - 1
                 continue
             if (not odd and data.startswith(b"\1" + ECHO_KEY) and len(data) == ECHO_BYTES
-                    and key in self.hub.registry.by_key and self._listeners.claim(fd, key)):
+                    and key in self.hub.registry.by_key and self._echoes.setdefault(fd, data) == data
+                    and self._listeners.claim(fd, key)):
                 # A listener asks whether its filters so far are in force; they are, so say so.
                 self._xpub.send_multipart((data[1:], b"", b""))
                 continue

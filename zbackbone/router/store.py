@@ -71,44 +71,63 @@ class NoRoom(Exception):
 class SqliteStore:
     """Opens the store in `path`, or makes it. Raises Damaged or Misuse, with a sentence, when it can't."""
 
-    def __init__(self, path: Path, new_id: bytes, reserve_bytes: int = DISK_RESERVE_BYTES) -> None:
-        """new_id: 8 random bytes, this store's if it is made now. reserve_bytes: see room()."""
+    def __init__(self, path: Path, new_id: bytes, reserve_bytes: int = DISK_RESERVE_BYTES,
+                 may_make: bool = True) -> None:
+        """new_id: 8 random bytes, this store's if it is made now. reserve_bytes: see room().
+        may_make: whether to make one where there is none, or an empty one."""
         self.path = path
         self.reserve_bytes = reserve_bytes
         self.reserve = path.with_name("reserve")
         self.damaged = 0                    # entries whose checksum was wrong, since the start
         self.is_squeezed = False
         try:
-            is_new = not path.exists() or path.stat().st_size == 0
-            self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
-            if is_new:
-                os.chmod(path, 0o600)
-                self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            self._check_header(is_new)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")     # no shared memory file, one owner
-            if self._value("PRAGMA journal_mode = WAL") != "wal":
-                raise Misuse("no-wal", f"SQLite can't keep a write-ahead log beside {path}; use a local disk")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}")
-            self._db.execute(f"PRAGMA journal_size_limit = {2 * WAL_BYTES}")
-            self._db.execute("PRAGMA cache_size = -16384")          # 16 MB, whatever the backlog
-            self._db.execute("PRAGMA temp_store = MEMORY")
-            if is_new:
-                self._make(new_id)
-            self.id = bytes(self._value("SELECT value FROM meta WHERE name = 'id'") or b"")
-            if len(self.id) != 8:
-                raise Damaged("store-damaged", _damaged(path, "it has lost its identity"))
-            self._next_shared = (self._value("SELECT max(id) FROM shared") or 0) + 1
+            try:
+                self._open(new_id, may_make)
+            except sqlite3.OperationalError:
+                # On a full disk a log can't even be read back. The reserve was kept for that.
+                if not self._is_nearly_full() or not self._release_reserve():
+                    raise
+                self._open(new_id, may_make)
         except sqlite3.Error as error:
             raise _opening(path, error) from error
         except OSError as error:
             raise Misuse("cannot-open", f"cannot open the store {path}: {error.strerror};"
                                         " check the data folder") from None
-        self._keep_reserve()
+        if not self.is_squeezed:
+            self._keep_reserve()
 
-    def _check_header(self, is_new: bool) -> None:
+    def _open(self, new_id: bytes, may_make: bool) -> None:
+        is_file = self.path.exists() and self.path.stat().st_size > 0
+        self._db = sqlite3.connect(self.path, isolation_level=None, cached_statements=256)
+        is_new = not is_file or self._is_empty()
         if is_new:
-            return
+            if not may_make:
+                raise Damaged("store-damaged", _damaged(self.path, "there is nothing in it"))
+            os.chmod(self.path, 0o600)
+            self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        else:
+            self._check_header()
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")     # no shared memory file, one owner
+        if self._value("PRAGMA journal_mode = WAL") != "wal":
+            raise Misuse("no-wal", f"SQLite can't keep a write-ahead log beside {self.path}; use a local disk")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}")
+        self._db.execute(f"PRAGMA journal_size_limit = {2 * WAL_BYTES}")
+        self._db.execute("PRAGMA cache_size = -16384")          # 16 MB, whatever the backlog
+        self._db.execute("PRAGMA temp_store = MEMORY")
+        if is_new:
+            self._make(new_id)
+        self.id = bytes(self._value("SELECT value FROM meta WHERE name = 'id'") or b"")
+        if len(self.id) != 8:
+            raise Damaged("store-damaged", _damaged(self.path, "it has lost its identity"))
+        self._next_shared = (self._value("SELECT max(id) FROM shared") or 0) + 1
+
+    def _is_empty(self) -> bool:
+        """Made, and no more: as a crash in the first start leaves it."""
+        return (self.path.stat().st_size >= 512 and not self._value("PRAGMA application_id")
+                and not self._value("PRAGMA user_version") and not self._value("SELECT count(*) FROM sqlite_master"))
+
+    def _check_header(self) -> None:
         application, schema = self._value("PRAGMA application_id"), self._value("PRAGMA user_version")
         if application != APPLICATION_ID:
             raise Damaged("store-damaged", _damaged(self.path, "it is not a store of zbackbone"))
@@ -318,6 +337,17 @@ class SqliteStore:
         client = self._value("SELECT client FROM doomed LIMIT 1")
         if client is None:
             return False
+        try:
+            self._tidy(client, entries_max)
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._release_reserve()                  # there is hardly a better use for it
+        return True
+
+    def _tidy(self, client: int, entries_max: int) -> None:
         first = client << NUMBER_BITS
         self._db.execute("BEGIN IMMEDIATE")
         rows = self._db.execute(
@@ -327,7 +357,6 @@ class SqliteStore:
         if len(rows) < entries_max:
             self._db.execute("DELETE FROM doomed WHERE client = ?", (client,))
         self._db.execute("COMMIT")
-        return True
 
     # Room ------------------------------------------------------------------------------------
     def room(self) -> bool:
@@ -339,6 +368,10 @@ class SqliteStore:
         if not self.is_squeezed and not self.reserve.exists():
             self._keep_reserve()
         return not self.is_squeezed
+
+    def _is_nearly_full(self) -> bool:
+        disk = os.statvfs(self.path.parent)
+        return disk.f_bavail * disk.f_frsize < RESERVE_BYTES
 
     def _keep_reserve(self) -> None:
         size = min(RESERVE_BYTES, self.reserve_bytes)
