@@ -11,6 +11,9 @@ from .rows import Row, row, with_ratios
 from .servers import NotReady
 from .work import work
 
+# What takes long, or gives many figures in one run, is measured less often: the whole stays under 15 minutes.
+ROUNDS_MAX = {"fanout": 2, "fanin": 1, "latency": 1, "bytes": 1, "storm": 1, "growth": 1}
+
 Progress = Callable[[str], None]
 
 
@@ -34,7 +37,7 @@ def measure(bench: Bench, kinds: list[str], rounds: int, progress: Progress,
     for kind in kinds:
         for group in work(kind).groups(bench):
             if group:
-                rows = with_ratios(_group(group, rounds, progress))
+                rows = with_ratios(_group(group, min(rounds, ROUNDS_MAX.get(kind, rounds)), progress))
                 finished(rows)
                 groups.append(rows)
     return groups

@@ -492,6 +492,38 @@ def test_the_outbox_unused_for_longest_is_forgotten_for_a_new_one(monkeypatch):
         play.restart()
 
 
+def test_an_outbox_that_a_connection_names_is_not_forgotten_however_long_unused(monkeypatch):
+    monkeypatch.setattr(p, "OUTBOXES_MAX", 3)
+    play = HubPlay("ann", "bob")
+    quiet = play.connect("ann", outbox=b"outbox-1")
+    quiet.sends(1, outbox=b"outbox-1")
+    ann = play.connect("ann", outbox=b"outbox-2")
+    for box in (b"outbox-2", b"outbox-3", b"outbox-4", b"outbox-5"):
+        play.now_s += 1
+        ann.sends(1, outbox=box)
+    known = [n for n in range(1, 6) if play.hub.numberings.get(play.id_of("ann"), b"outbox-%d" % n) is not None]
+    assert known == [1, 2, 5]
+    play.unplug(quiet)
+    play.now_s += 1
+    ann.sends(1, outbox=b"outbox-6")
+    assert play.hub.numberings.get(play.id_of("ann"), b"outbox-1") is None
+
+
+def test_a_greeting_is_a_use_of_its_outbox(monkeypatch):
+    monkeypatch.setattr(p, "OUTBOXES_MAX", 2)
+    play = HubPlay("ann", "bob")
+    ann = play.connect("ann", outbox=b"outbox-9")
+    for box in (b"outbox-1", b"outbox-2"):
+        play.now_s += 1
+        ann.sends(1, outbox=box)
+    play.now_s += 1
+    play.unplug(play.connect("ann", outbox=b"outbox-1", settled=1))
+    play.now_s += 1
+    ann.sends(1, outbox=b"outbox-3")
+    assert play.hub.numberings.get(play.id_of("ann"), b"outbox-1") is not None
+    assert play.hub.numberings.get(play.id_of("ann"), b"outbox-2") is None
+
+
 # Lazy numbers
 
 def test_a_batch_that_no_inbox_wanted_is_answered_without_the_disk():
@@ -898,6 +930,31 @@ def test_a_full_pipe_is_left_alone_until_it_is_said_to_have_room():
     play.hub.retry(play.inbox_of("bob"))
     play.turns()
     assert bob.delivered() == [(1, b"x"), (2, b"x")]
+
+
+def test_numbers_left_out_after_a_restart_change_nothing_for_a_receiver():
+    """They are left out so that a store restored from a backup gives none again that was given since."""
+    play = HubPlay("ann", "bob", "cyd")
+    ann, bob = play.connect("ann"), play.receives("bob")
+    for number in (1, 2, 3):
+        ann.sends(number, body=b"%d" % number)
+    assert [n for n, _ in bob.delivered()] == [1, 2, 3]
+    bob.asks(p.Ack(2, 0))
+    play.restart()
+    play.hub.skip_numbers(1_000_000)
+    ann, bob, cyd = play.connect("ann", settled=3), play.receives("bob", after=2), play.receives("cyd")
+    play.turns()
+    ann.sends(4, body=b"4", settled=3)
+    ann.sends(5, "cyd", body=b"5", settled=4)
+    play.turns()
+    assert [(c[0].previous, c[0].number, c[1]) for c in bob.heard] == [(2, 3, b"3"), (3, 1_000_001, b"4")]
+    assert [(c[0].previous, c[0].number, c[1]) for c in cyd.heard] == [(0, 1_000_001, b"5")]
+    bob.asks(p.Ack(1_000_002, 0))
+    assert play.inbox_of("bob").messages == 0
+    play.restart()
+    play.hub.skip_numbers(7)                       # a clock that went back takes nothing back
+    play.connect("ann", settled=5).sends(6, settled=5)
+    assert play.receives("bob").delivered() == [(1_000_002, b"x")]
 
 
 def test_a_hub_reads_for_a_few_inboxes_a_turn_and_for_each_in_its_turn():

@@ -114,7 +114,7 @@ def test_a_secret_file_is_on_disk_before_its_name_is_and_both_when_it_returns(tm
     assert synced == [("file", 6), ("folder", 0)]
     synced.clear()
     replace_secret(tmp_path / "file", "another")
-    assert synced[0] == ("file", 7) and synced[-1] == ("folder", 0)
+    assert synced == [("file", 7), ("folder", 0), ("folder", 0)]
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path):
@@ -163,6 +163,12 @@ def test_a_secret_that_could_not_be_written_is_refused_and_leaves_no_file(tmp_pa
     monkeypatch.setattr(os, "fsync", full)
     assert refusal(write, tmp_path / "file", "secret").code == "cannot-write"
     assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_replaced_stays_as_it_is(tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert refusal(replace_secret, tmp_path / "folder", "secret").code == "cannot-write"
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize("where", ["nowhere/file", "file/below"])
@@ -227,9 +233,9 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path):
 
 def test_a_folder_for_secrets_is_its_owner_s_alone(tmp_path):
     with umask(0):
-        make_folder(tmp_path / "a")
-        make_folder(tmp_path / "a")
-    assert mode(tmp_path / "a") == 0o700
+        make_folder(tmp_path / "a" / "b")
+        make_folder(tmp_path / "a" / "b")
+    assert mode(tmp_path / "a" / "b") == 0o700
 
 
 @pytest.mark.parametrize(("bits", "taken"), [
@@ -296,6 +302,8 @@ DAMAGED = {
     "an odd address": json.dumps(FIELDS | {"address": None}),
     "a short key": json.dumps(FIELDS | {"secret_key": FIELDS["secret_key"][:-1]}),
     "a long key": json.dumps(FIELDS | {"secret_key": FIELDS["secret_key"] + "0"}),
+    "a key with five more": json.dumps(FIELDS | {"secret_key": FIELDS["secret_key"] + "00000"}),
+    "a hub's key with five more": json.dumps(FIELDS | {"hub_key": FIELDS["hub_key"] + "00000"}),
     "an odd key": json.dumps(FIELDS | {"secret_key": FIELDS["secret_key"][:-1] + "~"}),
     "a key beyond Z85": json.dumps(FIELDS | {"secret_key": "#####" + FIELDS["secret_key"][5:]}),
     "a key that isn't ASCII": json.dumps(FIELDS | {"secret_key": "é" + FIELDS["secret_key"][1:]}),
@@ -315,7 +323,8 @@ def test_a_damaged_profile_is_refused_in_words(tmp_path, damage):
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_hub_key_is_refused_in_words(tmp_path, damage):
     text = DAMAGED[damage].replace("profile 1", "hub key 1") if damage != "a hub's key" else DAMAGED["no mark"]
-    if damage in ("no name", "no address", "an odd address", "a key that is a number", "its end"):
+    if damage in ("no name", "no address", "an odd address", "a key that is a number", "its end",
+                  "a hub's key with five more"):
         text = "{}"                            # a hub's key has no such field
     path = written(tmp_path, text)
     error = refusal(load_hub_key, path)

@@ -82,7 +82,7 @@ def test_a_key_leads_to_its_client_or_to_its_invitation():
     assert type(ann) is Client and (ann.id, ann.name, ann.grants, ann.created_ms) == (1, "ann", EVERYTHING, 1001)
     assert registry.by_name["ann"] is registry.by_id[1] is ann
     assert type(guest) is Invitation and (guest.name, guest.grants, guest.expires_ms) == ("guest", EVERYTHING, 5000)
-    assert registry.invited["guest"] is guest and "guest" not in registry.by_name
+    assert registry.invited["guest"] is guest and guest.key == key(50) and "guest" not in registry.by_name
 
 
 def test_in_a_rotation_both_keys_are_the_same_client_s():
@@ -100,6 +100,12 @@ def test_a_revocation_leaves_nothing_but_the_keys_never_to_be_taken_again():
     registry = registry_of(ANN, f.KeyAdded(1, key(9)), f.KeyDropped(1, key(1)), f.KeyDropped(1, key(9)), f.Revoked(1))
     assert not registry.by_name and not registry.by_id and not registry.by_key
     assert registry.dropped == {key(1), key(9)}
+
+
+def test_an_invitation_that_ended_is_nobody_s():
+    registry = registry_of(GUEST, f.InvitationEnded(key(50)))
+    assert not registry.invited and not registry.by_key and list(registry.names("")) == []
+    assert registry.expired(9999) == []
 
 
 def test_ids_only_grow():

@@ -1,5 +1,6 @@
 """The store: what is committed is there again, and nothing else; and what SQLite alone must do."""
 
+import gc
 import os
 import random
 import sqlite3
@@ -126,6 +127,8 @@ REMEMBERED = [
      [registered(1, "a", n=8), f.KeyDropped(1, key(1)), EMPTY]),
     ([registered(1, "a"), f.KeyAdded(1, key(8)), f.KeyDropped(1, key(1)), f.KeyUsed(1, key(8))],
      [registered(1, "a", n=8), f.KeyDropped(1, key(1)), EMPTY]),
+    ([registered(1, "a"), f.KeyAdded(1, key(8)), f.KeyUsed(1, key(8)), f.KeyDropped(1, key(1)), f.KeyAdded(1, key(7))],
+     [registered(1, "a", n=8), f.KeyDropped(1, key(1)), f.KeyAdded(1, key(7)), EMPTY]),
     ([registered(1, "a"), f.KeyDropped(1, key(1)), f.Revoked(1)],
      [f.KeyDropped(1, key(1))]),
     ([registered(1, "a"), f.KeyAdded(1, key(8)), f.Revoked(1)],
@@ -535,6 +538,37 @@ def test_a_commit_waits_for_the_disk(disk):
         disk.reopen()
 
 
+def test_it_waits_for_the_disk_whatever_sqlite_was_built_to_do(tmp_path, monkeypatch):
+    real = sqlite3.connect
+
+    def careless(*args, **more):
+        db = real(*args, **more)
+        db.execute("PRAGMA synchronous = OFF")
+        return db
+    monkeypatch.setattr(sqlite3, "connect", careless)
+    store = SqliteStore(tmp_path / "hub.db", ID, 4096)
+    assert value(store, "PRAGMA synchronous") == 2
+    store.close()
+
+
+def test_where_no_log_can_be_kept_there_is_no_store(tmp_path, monkeypatch):
+    real = sqlite3.connect
+    (tmp_path / "hub.db").touch()
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **more: real(":memory:", **more))
+    with pytest.raises(Misuse, match="local disk") as caught:
+        SqliteStore(tmp_path / "hub.db", ID, 4096)
+    assert caught.value.code == "no-wal"
+
+
+def test_its_file_says_what_it_is(disk):
+    """To `file`, and to every later version of this program: none of it may ever change."""
+    disk.close()
+    header = disk.path.read_bytes()[:100]
+    assert header[68:72] == b"zbkb"                                  # application_id
+    assert int.from_bytes(header[60:64], "big") == 1                 # user_version
+    assert int.from_bytes(header[16:18], "big") == store_module.PAGE_BYTES
+
+
 def test_however_many_facts_a_commit_is_one_transaction(disk):
     history = History(random.Random(1))
     facts = [fact for _ in range(30) for fact in history.commit() if type(fact) is not f.Revoked]
@@ -691,7 +725,7 @@ def test_a_file_with_our_mark_and_nothing_else_of_ours_is_refused(tmp_path):
 def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, stranger):
     path = tmp_path / "hub.db"
     STRANGERS[stranger](path)
-    assert refusal(path, (Damaged, Misuse)).code in ("store-damaged", "cannot-open")
+    assert refusal(path, Damaged).code == "store-damaged"
 
 
 def filled(place, batches=60):
@@ -730,6 +764,40 @@ def test_a_file_of_no_length_is_a_new_store(tmp_path):
     again.close()
 
 
+@pytest.mark.parametrize("left", ["no file", "an empty file", "a header"])
+def test_where_a_store_must_be_none_is_made(tmp_path, left):
+    """A hub that has a key has had a store: an empty one in its place would be silent loss."""
+    path = tmp_path / "hub.db"
+    if left == "an empty file":
+        path.touch()
+    elif left == "a header":
+        make(path, "PRAGMA journal_mode = WAL")
+        assert path.stat().st_size > 0
+    with pytest.raises(Damaged, match="nothing in it"):
+        SqliteStore(path, ID, 4096, may_make=False)
+    gc.collect()
+    store = SqliteStore(path, ID, 4096)
+    assert store.id == ID
+    store.commit([registered(1)])
+    store.close()
+    again = SqliteStore(path, OTHER_ID, 4096, may_make=False)
+    assert of_kind(again, f.Registered) == [registered(1)]
+    again.close()
+
+
+@pytest.mark.xfail(strict=True, raises=sqlite3.OperationalError, reason="its connection stays open")
+def test_a_store_that_was_refused_is_let_go(tmp_path):
+    path = tmp_path / "hub.db"
+    make(path, "PRAGMA journal_mode = WAL")
+    with pytest.raises(Damaged) as caught:
+        SqliteStore(path, ID, 4096, may_make=False)
+    db = sqlite3.connect(path, timeout=0)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    del caught                                       # it holds what was under way, up to here
+
+
 def test_a_store_that_lost_its_identity_is_refused(disk):
     disk.close()
     for change in ("UPDATE meta SET value = x'00'", "DELETE FROM meta", "DROP TABLE meta"):
@@ -748,6 +816,15 @@ def test_a_row_that_makes_no_sense_is_damage(disk, change):
     make(disk.path, change)
     error = refusal(disk.path, Damaged)
     assert error.code == "store-damaged" and "backup" in error.text
+
+
+def test_a_file_whose_permissions_cannot_be_set_is_not_used(tmp_path, monkeypatch):
+    def forbidden(path, mode):
+        raise PermissionError(1, "Operation not permitted")
+    monkeypatch.setattr(os, "chmod", forbidden)
+    with pytest.raises(Misuse, match="not permitted") as caught:
+        SqliteStore(tmp_path / "hub.db", ID, 4096)
+    assert caught.value.code == "cannot-open"
 
 
 @pytest.mark.parametrize("where", ["nowhere/hub.db", "", "file/hub.db"])
@@ -886,6 +963,87 @@ def test_without_any_reserve_wanted_there_is_none(tmp_path):
     assert store.room()
     store.commit([registered(1)])
     store.close()
+
+
+def out_of_space(number):
+    def allocate(fd, start, size):
+        raise OSError(number, os.strerror(number))
+    return allocate
+
+
+def test_a_disk_too_full_for_the_reserve_takes_acknowledgements_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", out_of_space(28))
+    store = SqliteStore(tmp_path / "hub.db", ID, 4096)
+    assert store.is_squeezed and not store.reserve.exists()
+    store.commit([registered(1)])
+    store.close()
+
+
+def test_a_reserve_that_cannot_be_kept_for_another_reason_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", out_of_space(13))
+    with pytest.raises(Misuse, match="Permission denied") as caught:
+        SqliteStore(tmp_path / "hub.db", ID, 4096)
+    assert caught.value.code == "cannot-write"
+
+
+#   what SQLite says                                                  a full disk?
+FULLNESS = [
+    ("SQLITE_FULL", "database or disk is full",                        True),
+    ("SQLITE_IOERR_WRITE", "disk I/O error",                           False),
+    ("SQLITE_BUSY", "database is locked",                              False),
+    ("SQLITE_READONLY", "attempt to write a readonly database",        False),
+    ("SQLITE_ERROR", "no such table: full",                            False),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "full_disk"), FULLNESS)
+def test_only_a_full_disk_is_taken_for_one(name, text, full_disk):
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorname = name
+    assert store_module._is_full(error) is full_disk
+
+
+@pytest.mark.parametrize(("free_bytes", "opened"), [(1000, True), (1 << 40, False)])
+def test_a_store_that_cannot_be_opened_for_want_of_room_is_given_its_reserve(disk, monkeypatch, free_bytes, opened):
+    """On a full disk the log of what was committed can't even be read back."""
+    disk.store.commit([registered(1)])
+    disk.close()
+    blocks = SimpleNamespace(f_bavail=free_bytes, f_frsize=1)
+    monkeypatch.setattr(store_module.os, "statvfs", lambda path: blocks)
+    real = SqliteStore._open
+
+    def without_room(self, *args):
+        if self.reserve.exists():
+            raise sqlite3.OperationalError("disk I/O error")
+        real(self, *args)
+    monkeypatch.setattr(SqliteStore, "_open", without_room)
+    if not opened:
+        with pytest.raises(Misuse):
+            SqliteStore(disk.path, OTHER_ID, 4096)
+        assert disk.store.reserve.exists()
+        return
+    store = SqliteStore(disk.path, OTHER_ID, 4096)
+    assert store.is_squeezed and not store.reserve.exists()
+    assert of_kind(store, f.Registered) == [registered(1)]
+    store.close()
+
+
+def test_a_full_disk_does_not_stop_the_tidying(disk):
+    disk.store.commit([registered(1), *too_much(1)])
+    disk.store.commit([f.Revoked(1)])
+    real, tries = disk.store._tidy, []
+
+    def full_once(*args):
+        tries.append(disk.store.reserve.exists())
+        if len(tries) == 1:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorname = "SQLITE_FULL"
+            raise error
+        return real(*args)
+    disk.store._tidy = full_once
+    while disk.store.tidy(50):
+        assert len(tries) < 9
+    assert tries[:2] == [True, False] and disk.entries() == 0
 
 
 def test_when_the_disk_is_full_the_reserve_is_given_up_for_what_was_decided(disk):

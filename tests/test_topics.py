@@ -103,9 +103,16 @@ def test_what_is_not_text_is_refused_and_hashable_or_not_makes_no_difference(for
     assert type(thing).__name__ in error.text
 
 
+@pytest.mark.parametrize("form", ["topic", "pattern"])
+def test_a_topic_and_a_pattern_have_at_most_32_words(form):
+    assert PARSERS[form](".".join("w" * 32)) == ".".join("w" * 32)
+    error = refusal(PARSERS[form], ".".join("w" * 33))
+    assert error.code == f"bad-{form}" and "32 words" in error.text
+
+
 @pytest.mark.parametrize(("written", "meant"), [
     ("#.#", "#"), ("#.#.#.#", "#"), ("a.#.#.b.#.#", "a.#.b.#"), ("#.*.#", "#.*.#"),
-    ("*.*", "*.*"), ("a.a", "a.a"), (".".join("#" * 128), "#")])
+    ("*.*", "*.*"), ("a.a", "a.a"), (".".join("#" * 32), "#")])
 def test_hashes_side_by_side_become_one(written, meant):
     assert parse_pattern(written) == meant
 
