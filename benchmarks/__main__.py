@@ -84,7 +84,8 @@ def _panels(groups: list[list[Row]]) -> list[tuple[str, list[Row]]]:
     for rows in groups:
         case = rows[0].case
         if case.what == "200 B" and case.work.startswith(("live,", "durable,")):
-            panels.append((f"{case.work}, {case.what}".capitalize(), rows))
+            title = f"{case.work}, {case.what}"
+            panels.append((title[0].upper() + title[1:], rows))
     return panels
 
 

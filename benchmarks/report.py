@@ -20,7 +20,7 @@ def line(row: Row) -> str:
     if not row.figures:
         return f"  {case.title:<{WIDTH}} {'no figure: ' + row.error}"
     ratio = f"{row.ratio:>7.2f} x" if row.ratio is not None else " " * 9
-    return f"  {case.title:<{WIDTH}} {_main(row):<34} {ratio}  {_others(row)}{'; ' if said else ''}{said.lstrip(', ')}"
+    return f"  {case.title:<{WIDTH}} {_main(row):<44} {ratio}  {_others(row)}{'; ' if said else ''}{said.lstrip(', ')}"
 
 
 def _main(row: Row) -> str:

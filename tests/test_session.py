@@ -829,7 +829,6 @@ def test_a_batch_begun_is_of_no_meaning_in_another_store():
     assert talk.bodies() == [b"x", b"y"]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="its number stands in the way of those of the new store")
 def test_a_message_of_another_store_acknowledges_nothing_in_this_one():
     talk = Talk()
     talk.receives()

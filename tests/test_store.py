@@ -785,7 +785,6 @@ def test_where_a_store_must_be_none_is_made(tmp_path, left):
     again.close()
 
 
-@pytest.mark.xfail(strict=True, raises=sqlite3.OperationalError, reason="its connection stays open")
 def test_a_store_that_was_refused_is_let_go(tmp_path):
     path = tmp_path / "hub.db"
     make(path, "PRAGMA journal_mode = WAL")

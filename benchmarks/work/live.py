@@ -1,7 +1,9 @@
 """Live: one publisher to one listener, at most once, at five sizes."""
 
+from collections.abc import Callable
+
 from ..bench import Bench, Case
-from ..peers import LIVE
+from ..peers import LIVE, Way
 
 USUAL = 200
 SIZES = (16, 200, 4096, 65536, 1 << 20)
@@ -15,8 +17,10 @@ def groups(bench: Bench) -> list[list[Case]]:
 
 def pairs(bench: Bench, work: str, title: str) -> list[list[Case]]:
     """Every way of that work, at every size."""
-    return [[bench.case(title, NAMES[size], way, lambda way=way, size=size: bench.pair(way, size, _seconds(bench, size)))
-             for way in bench.of(work)] for size in ((USUAL,) if bench.quick else SIZES)]
+    def run(way: Way, size: int) -> Callable[[], dict[str, float]]:
+        return lambda: bench.pair(way, size, _seconds(bench, size))
+    return [[bench.case(title, NAMES[size], way, run(way, size)) for way in bench.of(work)]
+            for size in ((USUAL,) if bench.quick else SIZES)]
 
 
 def _seconds(bench: Bench, size: int) -> float:

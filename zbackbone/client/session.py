@@ -216,11 +216,18 @@ class Session:
             if arrived is None:
                 return None
             try:
-                self._unpacked.extend(unpack(Arrival(arrived.envelope, arrived.number, 0, ack), arrived.body,
-                                             arrived.skip))
+                arrival = Arrival(arrived.envelope, arrived.number, 0, self._ack_in(self.store, ack))
+                self._unpacked.extend(unpack(arrival, arrived.body, arrived.skip))
             except Garbled:
                 self.garbled += 1                    # its sender packed nonsense; nobody can read it
         return self._unpacked.popleft()
+
+    def _ack_in(self, store: bytes | None, ack: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """`ack`, as long as the hub has this store: another's numbers mean other messages."""
+        def ack_there(number: int, skip: int) -> None:
+            if self.store == store:
+                ack(number, skip)
+        return ack_there
 
     @property
     def has_acks(self) -> bool:

@@ -99,6 +99,13 @@ class SqliteStore:
     def _open(self, new_id: bytes, may_make: bool) -> None:
         is_file = self.path.exists() and self.path.stat().st_size > 0
         self._db = sqlite3.connect(self.path, isolation_level=None, cached_statements=256)
+        try:
+            self._set_up(is_file, new_id, may_make)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _set_up(self, is_file: bool, new_id: bytes, may_make: bool) -> None:
         is_new = not is_file or self._is_empty()
         if is_new:
             if not may_make:
