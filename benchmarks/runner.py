@@ -47,9 +47,9 @@ def _group(cases: list[Case], rounds: int, progress: Progress) -> list[Row]:
     runs: list[list[dict[str, float]]] = [[] for _ in cases]
     errors = [""] * len(cases)
     for turn in range(rounds):
-        # Every other round backwards, so that nobody always comes after the same neighbour.
-        order = range(len(cases)) if turn % 2 == 0 else range(len(cases) - 1, -1, -1)
-        for index in order:
+        # Each round begins with another, so that a disturbance doesn't always meet the same ones.
+        first = turn * len(cases) // rounds
+        for index in (*range(first, len(cases)), *range(first)):
             case = cases[index]
             if errors[index]:
                 continue
