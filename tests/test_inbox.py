@@ -278,6 +278,17 @@ def test_a_first_batch_that_could_not_be_sent_keeps_what_the_receiver_said_it_ha
     assert chain(inbox.due()) == [(2, 4), (4, 5)]
 
 
+def test_a_full_pipe_is_the_peer_s_and_ends_with_it():
+    inbox = inbox_with(0, credit=LOTS)
+    put(inbox, 1)
+    inbox.unsend(inbox.due())
+    assert put(inbox, 2) == [False] and not inbox.behind        # until it may have room
+    inbox.attach("another", 0, LOTS)
+    assert inbox.behind
+    read(inbox, [1, 2])
+    assert numbers(inbox.due()) == [1, 2]
+
+
 # Acknowledging
 
 #   base 2, skip 1, next 5

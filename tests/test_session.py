@@ -792,7 +792,7 @@ def test_a_batch_handed_over_in_part_goes_on_where_it_stopped(how):
     talk.packed(1, b"a")
     talk.packed(2, b"b", b"c", b"d")
     talk.packed(3, b"e")
-    assert talk.bodies(3) == [b"a", b"b", b"c"]
+    assert talk.bodies(2) == [b"a", b"b"]
     if how == "taken":
         talk.hub(p.Taken())
         talk.session.inbox_error = None
@@ -803,7 +803,7 @@ def test_a_batch_handed_over_in_part_goes_on_where_it_stopped(how):
     assert receive.after == 1
     talk.packed(2, b"b", b"c", b"d", previous=1)
     talk.packed(3, b"e")
-    assert talk.bodies() == [b"d", b"e"]
+    assert talk.bodies() == [b"c", b"d", b"e"]
 
 
 def test_what_another_acknowledged_of_a_batch_begun_is_not_handed_over_again():
