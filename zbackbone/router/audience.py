@@ -63,7 +63,7 @@ class Audience:
         if pattern == BROADCASTS:
             self.broadcast_listeners.add(peer)
         elif self._listeners.count(peer) >= p.LISTENS_MAX:
-            return False
+            return pattern in self._listeners.of(peer)
         elif self._listeners.add(pattern, peer):
             self.changed()
         return True

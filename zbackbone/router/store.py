@@ -88,6 +88,8 @@ class SqliteStore:
                 if not self._is_nearly_full() or not self._release_reserve():
                     raise
                 self._open(new_id, may_make)
+        except UnicodeDecodeError as error:              # of a damaged schema; no sqlite3.Error
+            raise Damaged("store-damaged", _damaged(path, str(error))) from error
         except sqlite3.Error as error:
             raise _opening(path, error) from error
         except OSError as error:
@@ -194,7 +196,8 @@ class SqliteStore:
             (first + after, first + (1 << NUMBER_BITS)))
         for ident, total, shared, envelope, body in cursor:
             number = ident - first
-            if type(envelope) is not bytes or type(body) is not bytes or _sum(shared or ident, envelope, body) != total:
+            if (type(envelope) is not bytes or type(body) is not bytes or type(shared) not in (int, type(None))
+                    or _sum(shared or ident, envelope, body) != total):
                 self.damaged += 1
                 continue
             out.append((number, envelope, body))
@@ -427,7 +430,7 @@ def _sum(ident: int, envelope: bytes, body: bytes) -> int:
 
 
 def _is_full(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE") and "full" in str(error)
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
 
 
 def _damaged(path: Path, why: str) -> str:
