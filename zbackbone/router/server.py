@@ -205,11 +205,16 @@ class Server:
             if len(parts) == 2:
                 frames.append((route.bytes, parts[0], parts[0].bytes, parts[1].bytes))
             else:
-                frames.append((route.bytes, route, None, b""))
+                # libzmq before 4.3.5 tells a connection's key on its parts alone, not on the routing id.
+                frames.append((route.bytes, parts[0] if parts else route, None, b""))
         return frames
 
     def _hear(self, route: bytes, frame: Any, header: bytes | None, body: bytes, now_ms: int, now_s: float) -> None:
-        key = frame.get("User-Id")                   # from the handshake: the one thing that is proved
+        try:
+            key = frame.get("User-Id")               # from the handshake: the one thing that is proved
+        except zmq.ZMQError:
+            self.hub.garbled(route, "")              # no part, and no key: nobody to answer
+            return
         try:
             if header is None:
                 raise Garbled("garbled", "a message is two frames")
