@@ -128,19 +128,13 @@ class AsyncClient:
 
     async def receive(self, timeout: float | None = None) -> AsyncIterator[Message]:
         """As Client.receive: `async for message in me.receive(timeout=1)`."""
-        connection, session = self._connection, self._connection.session
+        connection = self._connection
         connection.receive()
-
-        def there() -> bool:
-            if session.inbox_error is not None:
-                error, session.inbox_error = session.inbox_error, None
-                raise error
-            return session.has_messages
         while True:
             message = connection.next()
             if message is not None:
                 yield message
-            elif not await self._poll(there, timeout):
+            elif not await self._poll(connection.has_messages, timeout):
                 if not self.connected:
                     raise connection.silence("nothing came")
                 return

@@ -108,6 +108,13 @@ class Connection:
         with self.lock:
             self.session.forget(request)
 
+    def has_messages(self) -> bool:
+        """Whether next() may have a message; raises, once, when another connection took the inbox."""
+        if self.session.inbox_error is not None:
+            error, self.session.inbox_error = self.session.inbox_error, None
+            raise error
+        return self.session.has_messages
+
     def has_live(self, listening: Listening) -> bool:
         """Whether something came for it; raises when nothing more will."""
         if not listening.queue and listening.error is not None:

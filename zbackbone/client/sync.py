@@ -146,20 +146,10 @@ class Client:
             message = connection.next()
             if message is not None:
                 yield message
-            elif not self._is_something_there(timeout):
+            elif not self._poll(connection.has_messages, timeout):
                 if not self.connected:
                     raise connection.silence("nothing came")
                 return
-
-    def _is_something_there(self, timeout: float | None) -> bool:
-        session = self._connection.session
-
-        def there() -> bool:
-            if session.inbox_error is not None:
-                error, session.inbox_error = session.inbox_error, None
-                raise error
-            return session.has_messages
-        return self._poll(there, timeout)
 
     def release(self) -> None:
         """Gives the inbox back, for another connection of this client to receive."""
