@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from . import machine, peers, plot, report, work
+from . import machine, peers, plot, report, targets, work
 from .bench import Bench
 from .rows import Row
 from .runner import choose, measure
@@ -55,20 +55,29 @@ def main(quick: bool, against: list[str] | None, alone: bool, only: list[str] | 
     for title, lacks in left_out.items():
         click.echo(f"left out: {title}; to have it measured: {lacks}")
     with Bench(ways, quick) as bench:
-        groups = measure(bench, kinds, rounds, _progress, _finished)
-    _progress("")
+        groups, kinds_s = measure(bench, kinds, rounds, lambda text: _progress(text, began_s), _finished)
+    _progress("", began_s)
+    verdicts = targets.judge(groups)
+    click.echo("\ntargets")
+    for verdict in verdicts:
+        click.echo(report.verdict(verdict))
     took_s = time.monotonic() - began_s
-    how = {"quick": quick, "rounds": rounds, "kinds": kinds, "took_s": round(took_s, 1)}
-    files = report.save(out, results_json=report.to_json(groups, where, left_out, how),
-                        table_md=report.markdown(groups, {}), plot_svg=plot.svg(_panels(groups), where))
-    click.echo(f"\n{took_s:.0f} s; {', '.join(map(str, files))}")
+    click.echo("\n" + ", ".join(f"{kind} {seconds:.0f} s" for kind, seconds in kinds_s.items()))
+    how = {"quick": quick, "rounds": rounds, "kinds": {kind: round(seconds, 1) for kind, seconds in kinds_s.items()},
+           "took_s": round(took_s, 1)}
+    files = report.save(out, results_json=report.to_json(groups, verdicts, where, left_out, how),
+                        table_md=report.markdown(groups, verdicts, where),
+                        plot_svg=plot.svg(plot.panels(groups), where))
+    click.echo(f"{took_s:.0f} s; {', '.join(map(str, files))}")
 
 
-def _progress(text: str) -> None:
+def _progress(text: str, began_s: float = 0.0) -> None:
     """One line that is written over; where nobody watches, only failures."""
     if sys.stderr.isatty():
-        click.echo(f"\r\033[K{text[:110]}", err=True, nl=False)
-    elif text.startswith("failed"):
+        gone_s = int(time.monotonic() - began_s)
+        line = f"{gone_s // 60}:{gone_s % 60:02d} {text}" if text else ""
+        click.echo(f"\r\033[K{line[:110]}", err=True, nl=False)
+    elif "] failed" in text:
         click.echo(text, err=True)
 
 
@@ -77,16 +86,6 @@ def _finished(rows: list[Row]) -> None:
     click.echo(report.heading(rows))
     for row in rows:
         click.echo(report.line(row))
-
-
-def _panels(groups: list[list[Row]]) -> list[tuple[str, list[Row]]]:
-    panels = []
-    for rows in groups:
-        case = rows[0].case
-        if case.what == "200 B" and case.work.startswith(("live,", "durable,")):
-            title = f"{case.work}, {case.what}"
-            panels.append((title[0].upper() + title[1:], rows))
-    return panels
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Bench: what every kind of work needs: the ways there are, servers that run, how much to do."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from . import peers, processes
 from .peers import Running, Way
-from .plans import Counter, burst
+from .plans import Counter, Stopwatch, burst
 
 BYTES_MAX = 256 << 20        # sent in one run: what a receiver that falls behind lets pile up somewhere
 MESSAGES_MAX = 4_000_000
@@ -35,7 +36,7 @@ class Bench:
         self.ways = ways
         self.quick = quick
         self.folder = Path(tempfile.mkdtemp(prefix="zbackbone-bench-"))
-        self.rate: dict[tuple[str, int], float] = {}     # messages a second, by way and size, as last seen
+        self.rate: dict[tuple[str, int], float] = {}     # the highest messages a second seen, by way and size
         self._running: dict[str, Running] = {}
         self._names = itertools.count()
 
@@ -43,12 +44,16 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for running in self._running.values():
-            running.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            with contextlib.ExitStack() as stack:        # one that can't be stopped must not keep the others running
+                for running in self._running.values():
+                    stack.callback(running.stop)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def of(self, work: str) -> list[Way]:
-        return [way for way in self.ways if way.work == work]
+    def of(self, work: str, every: bool = False) -> list[Way]:
+        """The ways that do that work. every: a peer's second ones, too."""
+        return [way for way in self.ways if way.work == work and (every or not way.is_second)]
 
     def case(self, work: str, what: str, way: Way, run: Callable[[], dict[str, float]]) -> Case:
         return Case(work, what, way.title, way.promise, way.encrypted, run)
@@ -95,19 +100,29 @@ class Bench:
         if self.rate[way.title, size] > count * 10:
             self.throughput(way, size, min(count * 20, BYTES_MAX // 4 // size))
 
+    def top(self, way: Way, size: int) -> float:
+        """Messages a second, at most, with a receiver that reads a clock for every message."""
+        if (way.title, -size) not in self.rate:
+            if (way.title, size) not in self.rate:
+                self._warm_up(way, size)
+            count = max(10, min(int(self.rate[way.title, size] * 0.7), BYTES_MAX // size, MESSAGES_MAX))
+            self.rate[way.title, -size] = self.talk(way, self.running(way).door, size, count, Stopwatch)["msg/s"]
+        return self.rate[way.title, -size]
+
     def throughput(self, way: Way, size: int, count: int) -> dict[str, float]:
         """So many messages over the way's server."""
         figures = self.talk(way, self.running(way).door, size, count)
         self.rate[way.title, size] = max(self.rate.get((way.title, size), 0.0), figures["msg/s"])
         return figures
 
-    def talk(self, way: Way, door: object, size: int, count: int) -> dict[str, float]:
+    def talk(self, way: Way, door: object, size: int, count: int,
+             counter: type[Counter] = Counter) -> dict[str, float]:
         """So many messages through that door."""
         name = self.new_name()
         received, sent = processes.run([
-            (processes.receiving, way, door, name, Counter(count)),
+            (processes.receiving, way, door, name, counter(count)),
             (processes.sending, way, door, name, burst, (size, count))])
-        done_s, (heard, heard_bytes) = received[2]
+        done_s, (heard, heard_bytes, *_) = received[2]
         if heard_bytes != heard * size:
             raise processes.SideFailed(f"{heard} messages of {size} bytes came as {heard_bytes} bytes")
         began_s, accepted_s, _ = sent

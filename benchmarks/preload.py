@@ -4,6 +4,6 @@ import contextlib
 import importlib
 
 for _name in ("zbackbone", "benchmarks.processes", "asyncio", "nats", "zenoh", "pika",
-              "paho.mqtt.client", "redis", "redis.asyncio"):
+              "aio_pika", "paho.mqtt.client", "redis", "redis.asyncio"):
     with contextlib.suppress(ImportError):
         importlib.import_module(_name)

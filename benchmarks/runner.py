@@ -6,15 +6,20 @@ from collections.abc import Callable
 from . import peers
 from .bench import Bench, Case
 from .peers import Way
-from .processes import SideFailed
 from .rows import Row, row, with_ratios
-from .servers import NotReady
 from .work import work
 
 # What takes long, or gives many figures in one run, is measured less often: the whole stays under 15 minutes.
-ROUNDS_MAX = {"fanout": 2, "fanin": 1, "latency": 1, "bytes": 1, "storm": 1, "growth": 1}
+ROUNDS_MAX = {"fanout": 2, "latency": 1, "bytes": 1, "storm": 1, "growth": 1}
+# What is quick and leans on the disk's mood takes more turns, so that everybody meets the same moods.
+TURNS = {"receipt": 2}
 
 Progress = Callable[[str], None]
+
+
+def turns(kind: str, rounds: int) -> int:
+    """How often each case of that kind is measured."""
+    return min(rounds, ROUNDS_MAX.get(kind, rounds)) * TURNS.get(kind, 1)
 
 
 def choose(names: list[str]) -> tuple[list[Way], dict[str, str]]:
@@ -31,33 +36,47 @@ def choose(names: list[str]) -> tuple[list[Way], dict[str, str]]:
 
 
 def measure(bench: Bench, kinds: list[str], rounds: int, progress: Progress,
-            finished: Callable[[list[Row]], None]) -> list[list[Row]]:
-    """All groups of these kinds of work; finished(rows) is told of each when it is done."""
-    groups = []
-    for kind in kinds:
+            finished: Callable[[list[Row]], None]) -> tuple[list[list[Row]], dict[str, float]]:
+    """All groups of these kinds of work, and the seconds each kind took. finished(rows) is told of
+    each group when it is done."""
+    groups, took_s = [], {}
+    for at, kind in enumerate(kinds, 1):
+        began_s = time.monotonic()
         for group in work(kind).groups(bench):
             if group:
-                rows = with_ratios(_group(group, min(rounds, ROUNDS_MAX.get(kind, rounds)), progress))
+                rows = with_ratios(run_group(group, turns(kind, rounds), lambda text, at=at: progress(  # type: ignore[misc]
+                    f"[{at}/{len(kinds)}] {text}")))
                 finished(rows)
                 groups.append(rows)
-    return groups
+        took_s[kind] = time.monotonic() - began_s
+    return groups, took_s
 
 
-def _group(cases: list[Case], rounds: int, progress: Progress) -> list[Row]:
+def run_group(cases: list[Case], rounds: int, progress: Progress) -> list[Row]:
+    """Every case once a round, in turns. One that fails is not tried again, and is a row that says why."""
     runs: list[list[dict[str, float]]] = [[] for _ in cases]
     errors = [""] * len(cases)
     for turn in range(rounds):
-        # Each round begins with another, so that a disturbance doesn't always meet the same ones.
-        first = turn * len(cases) // rounds
-        for index in (*range(first, len(cases)), *range(first)):
+        for index in order(len(cases), turn, rounds):
             case = cases[index]
             if errors[index]:
                 continue
             progress(f"{case.work}, {case.what}: {case.title}, round {turn + 1} of {rounds}")
-            began_s = time.monotonic()
             try:
                 runs[index].append(case.run())
-            except (SideFailed, NotReady) as error:
-                errors[index] = str(error).strip().splitlines()[-1][:300] if str(error).strip() else "failed"
-                progress(f"failed after {time.monotonic() - began_s:.1f} s: {error}")
-    return [row(case, done, error) for case, done, error in zip(cases, runs, errors, strict=True)]
+            except Exception as error:       # whatever one peer does, the others are still to be measured
+                errors[index] = _last_line(error)
+                progress(f"failed: {case.title}: {error!r}")
+    # Some rounds of one that failed in another would be a figure that looks like the others' medians.
+    return [row(case, [] if error else done, error) for case, done, error in zip(cases, runs, errors, strict=True)]
+
+
+def order(count: int, turn: int, rounds: int) -> list[int]:
+    """Each round begins with another, so that a disturbance doesn't always meet the same ones."""
+    first = turn * count // rounds
+    return [*range(first, count), *range(first)]
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1][:300] if lines else type(error).__name__

@@ -10,10 +10,10 @@ A way's functions run in processes of their own, and may import what they need t
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-LIVE, DURABLE = "live", "durable"
+LIVE, DURABLE, BATCHES, DURABLE_BATCHES = "live", "durable", "live batches", "durable batches"
 NAMES = ("ours", "nats", "zenoh", "rabbitmq", "mosquitto", "redis")
 
 
@@ -31,9 +31,11 @@ class Running(NamedTuple):
 class Way:
     """One way of one peer to carry messages from a sender to a receiver.
 
-    peer: its file's name. title: what a row says. work: LIVE or DURABLE. server: which kind of
-    its peer's servers it needs. promise: what the system had done when it said yes; "" when it
-    never says so. encrypted: whether the bytes on the wire are.
+    peer: its file's name. title: what a row says. work: LIVE, DURABLE, or either in whole
+    batches, BATCHES and DURABLE_BATCHES. server: which kind of its peer's servers it needs. promise: what the system
+    had done when it said yes; "" when it never says so. encrypted: whether the bytes on the wire
+    are. is_second: another client of a peer, or another use of it, that is measured once, at 200
+    bytes, so that nobody has to believe which one is the better.
     """
 
     peer = ""
@@ -42,6 +44,7 @@ class Way:
     server = ""
     promise = ""
     encrypted = False
+    is_second = False
 
     def send(self, door: Any, name: str, plan: Any, start: Callable[[], None]) -> None:
         """Connects, calls start(), sends the plan to `name`, returns when the other side has
@@ -53,8 +56,13 @@ class Way:
         acknowledges it if it is durable, and returns when heard() says that it was the last."""
         raise NotImplementedError
 
-    def lone(self, door: Any, name: str, bodies: list[bytes], start: Callable[[], None]) -> list[float]:
+    def lone(self, door: Any, name: str, bodies: Iterable[bytes], start: Callable[[], None]) -> list[float]:
         """Sends these, each after the last one's receipt; the seconds each receipt took."""
+        raise NotImplementedError
+
+    def receipts(self, door: Any, name: str, plan: Any, start: Callable[[], None]) -> list[float]:
+        """Sends the plan; the seconds from each step's stamp until the receipt of its last message
+        is in the sender's hands. It doesn't wait for one before it sends the next."""
         raise NotImplementedError
 
     @property
@@ -66,7 +74,7 @@ def peer(name: str) -> Any:
     return importlib.import_module(f"benchmarks.peers.{name}")
 
 
-def timed(send: Callable[[bytes], None], bodies: list[bytes]) -> list[float]:
+def timed(send: Callable[[bytes], Any], bodies: Iterable[bytes]) -> list[float]:
     """The seconds that each call took."""
     out = []
     for body in bodies:
