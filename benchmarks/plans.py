@@ -19,24 +19,47 @@ def burst(size: int, count: int) -> Plan:
     yield 0.0, itertools.repeat(os.urandom(size), count)
 
 
-def steady(size: int, rate: float, seconds: float) -> Iterator[tuple[float, list[bytes]]]:
-    """So many a second, each stamped with when it was due, not with when it left: a sender that
-    falls behind must not look quick. Above 1,000 a second, what is due in a millisecond goes together."""
+def steady(size: int, rate: float, seconds: float) -> Iterator[tuple[float, Iterable[bytes]]]:
+    """So many a second, each stamped. Above 1,000 a second, what is due in a millisecond goes together."""
     filler = os.urandom(size - STAMP_BYTES)
     step_s = max(STEP_S, 1 / rate)
     began_s = time.monotonic()
     sent, steps = 0, int(seconds / step_s)
     for step in range(1, steps + 1):
         due_s = began_s + step * step_s
-        more = int(step * step_s * rate) - sent
+        more = _by(step, step_s, rate) - sent
         sent += more
-        yield due_s, [int(due_s * 1e9).to_bytes(STAMP_BYTES, "little") + filler] * more
+        if more:
+            yield due_s, _stamped(due_s, time.monotonic() < due_s, filler, more)
+
+
+def _stamped(due_s: float, is_awaited: bool, filler: bytes, count: int) -> Iterator[bytes]:
+    """Bodies that are stamped when the first is taken.
+
+    The stamp is when they were due, if the sender was still busy then with what came before: one that
+    falls behind must not look quick. One that was waiting for the moment (is_awaited), and was woken
+    late, stamps when it woke: timers of asyncio and pika count in milliseconds, and a clock's
+    coarseness is not the system's delay.
+    """
+    stamp_s = max(due_s, time.monotonic()) if is_awaited else due_s
+    body = int(stamp_s * 1e9).to_bytes(STAMP_BYTES, "little") + filler
+    yield from itertools.repeat(body, count)
+
+
+def stamp_s(body: bytes) -> float:
+    """When that one was due, in seconds of time.monotonic()."""
+    return int.from_bytes(body[:STAMP_BYTES], "little") / 1e9
 
 
 def steady_count(rate: float, seconds: float) -> int:
     """How many messages `steady` is."""
     step_s = max(STEP_S, 1 / rate)
-    return int(int(seconds / step_s) * step_s * rate)
+    return _by(int(seconds / step_s), step_s, rate)
+
+
+def _by(step: int, step_s: float, rate: float) -> int:
+    """How many are due by the end of that step; a hair's breadth below a whole number is one."""
+    return int(step * step_s * rate + 1e-6)
 
 
 def left_s(due_s: float) -> float:
@@ -61,6 +84,15 @@ class Counter:
         self.done_s = time.monotonic()
         return True
 
+    def many(self, count: int, size: int) -> bool:
+        """So many at once, of so many bytes together; true with the last."""
+        self.count += count
+        self.bytes += size
+        if self.count < self.wanted:
+            return False
+        self.done_s = time.monotonic()
+        return True
+
     def result(self) -> tuple[int, int]:
         return self.count, self.bytes
 
@@ -73,7 +105,7 @@ class Stopwatch(Counter):
         self.took_s: list[float] = []
 
     def __call__(self, body: bytes) -> bool:
-        self.took_s.append(time.monotonic() - int.from_bytes(body[:STAMP_BYTES], "little") / 1e9)
+        self.took_s.append(time.monotonic() - stamp_s(body))
         return super().__call__(body)
 
     def result(self) -> tuple[int, int, list[float]]:  # type: ignore[override]
@@ -81,6 +113,6 @@ class Stopwatch(Counter):
 
 
 def percentiles(took_s: list[float]) -> dict[str, float]:
-    """p50, p99 and p99.9 in microseconds."""
+    """p50, p99 and p99.9 in microseconds, of seconds."""
     ordered = sorted(took_s)
     return {f"p{p}": ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] * 1e6 for p in (50, 99, 99.9)}

@@ -1,11 +1,12 @@
 """Processes: the sides of a run, each in a process of its own, started afresh each time."""
 
+import itertools
 import multiprocessing
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -139,6 +140,19 @@ def sending(way: Any, door: Any, name: str, make_plan: Callable[..., Any], plan_
     way.send(door, name, plan(), gate)
 
 
-def asking(way: Any, door: Any, name: str, size: int, count: int, gate: Gate) -> Any:
-    """Sends lone messages, each after the last one's receipt. Returns the seconds each took."""
-    return way.lone(door, name, [os.urandom(size)] * count, gate)
+def asking(way: Any, door: Any, name: str, size: int, count: int, seconds: float, gate: Gate) -> Any:
+    """Sends lone messages, each after the last one's receipt; so many, or for so long. Returns the seconds each took."""
+    def bodies() -> Iterator[bytes]:
+        body = os.urandom(size)
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            yield body
+    return way.lone(door, name, itertools.islice(bodies(), count), gate)
+
+
+def watching(way: Any, door: Any, name: str, make_plan: Callable[..., Any], plan_args: tuple[Any, ...],
+             gate: Gate) -> Any:
+    """Sends a plan. Returns the seconds that its receipts took, one a step."""
+    def plan() -> Any:
+        yield from make_plan(*plan_args)
+    return way.receipts(door, name, plan(), gate)

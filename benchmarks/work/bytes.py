@@ -35,7 +35,7 @@ def in_burst(bench: Bench, way: Way) -> dict[str, float]:
 def alone(bench: Bench, way: Way) -> dict[str, float]:
     running, name = bench.running(way), bench.new_name()
     before = loopback_bytes(), written_bytes(running.pid)
-    processes.run([(processes.asking, way, running.door, name, USUAL, LONE)])
+    processes.run([(processes.asking, way, running.door, name, USUAL, LONE, 60.0)])
     return _figures(way, loopback_bytes() - before[0], written_bytes(running.pid) - before[1], LONE)
 
 
