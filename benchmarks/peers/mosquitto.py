@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from ..plans import left_s
+from ..plans import left_s, stamp_s
 from ..servers import Server, find, free_port
 from . import DURABLE, LIVE, Running, Way, timed
 
@@ -93,6 +93,38 @@ class Durable(Live):
         client = connect(door, name)
         start()
         took_s = timed(lambda body: client.publish(name, body, qos=1).wait_for_publish(10), bodies)
+        client.disconnect()
+        client.loop_stop()
+        return took_s
+
+    def receipts(self, door, name, plan, start):
+        client, took_s, at_s, lock = connect(door, name), [], {}, threading.Lock()
+        room = threading.Semaphore(UNANSWERED_MAX)
+
+        def on_publish(_client, _data, mid, *_):
+            now_s = time.monotonic()
+            room.release()
+            with lock:                           # an answer may come before its publish() has returned
+                if mid in at_s:
+                    took_s.append(now_s - at_s.pop(mid))
+                else:
+                    early[mid] = now_s
+        early = {}
+        client.on_publish = on_publish
+        start()
+        for due_s, bodies in plan:
+            time.sleep(left_s(due_s))
+            for body in bodies:
+                room.acquire()
+                mid = client.publish(name, body, qos=1).mid
+            with lock:
+                if mid in early:
+                    took_s.append(early[mid] - stamp_s(body))
+                else:
+                    at_s[mid] = stamp_s(body)
+                early.clear()
+        for _ in range(UNANSWERED_MAX):
+            room.acquire()
         client.disconnect()
         client.loop_stop()
         return took_s

@@ -1,5 +1,8 @@
 """zbackbone: the hub and its client library. CURVE always; there is no other mode."""
 
+import itertools
+import queue
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -7,10 +10,11 @@ from typing import NamedTuple
 from zbackbone import Client, Profile
 from zbackbone.testing import TestHub
 
-from ..plans import left_s
-from . import DURABLE, LIVE, Running, Way, timed
+from ..plans import left_s, stamp_s
+from . import BATCHES, DURABLE, DURABLE_BATCHES, LIVE, Running, Way, timed
 
 TITLE = "zbackbone"
+LIST = 1000               # bodies given to one call of the batch API
 
 
 class Door(NamedTuple):
@@ -81,11 +85,91 @@ class Durable(Way):
             return timed(lambda body: me.send(to, body).wait(timeout=10), bodies)
 
 
-WAYS: list[Way] = [Live(), Durable()]
+    def receipts(self, door, name, plan, start):
+        with Client(door.sender, when_full="wait") as me:
+            me.ping()
+            # In the order in which they were sent, as a program would that writes down what is safe.
+            waiting, took_s = queue.SimpleQueue(), []
+
+            def wait():
+                while (one := waiting.get()) is not None:
+                    one[0].wait(timeout=60)
+                    took_s.append(time.monotonic() - one[1])
+            thread = threading.Thread(target=wait, daemon=True)
+            thread.start()
+            start()
+            send, to = me.send, door.receiver.name
+            for due_s, bodies in plan:
+                time.sleep(left_s(due_s))
+                for body in bodies:
+                    receipt = send(to, body)
+                waiting.put((receipt, stamp_s(body)))
+            waiting.put(None)
+            thread.join()
+            return took_s
+
+
+class InBatches(Way):
+    """The batch API: lists of bodies in, lists of messages out."""
+
+    peer, title, work, encrypted = "ours", "zbackbone, batch API", BATCHES, True
+
+    def send(self, door, name, plan, start):
+        with Client(door.sender, when_full="wait") as me:
+            me.ping()
+            topic = f"bench.{name}"
+            (_, bodies), = plan
+            bodies = iter(bodies)
+            lists = list(iter(lambda: list(itertools.islice(bodies, LIST)), []))
+            start()
+            for some in lists:
+                me.publish_many(topic, some)
+            me.flush(timeout=120)
+
+    def receive(self, door, name, heard, start):
+        with Client(door.receiver) as me:
+            listener = me.listen(f"bench.{name}")
+            start()
+            for messages in listener.batches():
+                if heard.many(len(messages), sum([len(message.body) for message in messages])):
+                    return
+
+
+class InboxInBatches(Way):
+    """The batch API, into an inbox: one acknowledgement a list."""
+
+    peer, title, work, encrypted = "ours", "zbackbone, durable, batch API", DURABLE_BATCHES, True
+    promise = "synced to disk"
+
+    def send(self, door, name, plan, start):
+        with Client(door.sender, when_full="wait") as me:
+            me.ping()
+            (_, bodies), = plan
+            bodies = iter(bodies)
+            lists = list(iter(lambda: list(itertools.islice(bodies, LIST)), []))
+            start()
+            for some in lists:
+                me.send_many(door.receiver.name, some)
+            me.flush(timeout=120)
+
+    def receive(self, door, name, heard, start):
+        with Client(door.receiver) as me:
+            for message in me.receive(timeout=0.2):
+                message.ack()
+            start()
+            for messages in me.receive_batches():
+                messages[-1].ack()
+                if heard.many(len(messages), sum([len(message.body) for message in messages])):
+                    break
+            me.flush(timeout=120)
+
+
+WAYS: list[Way] = [Live(), Durable(), InBatches(), InboxInBatches()]
 
 
 def missing(way: Way) -> str:
-    return ""
+    return "a client library with publish_many" if "batch API" in way.title and not hasattr(
+        Client, "publish_many") else ""
 
 
 def serve(kind: str, folder: Path) -> Running:

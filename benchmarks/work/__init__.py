@@ -8,8 +8,8 @@ NAMES are in the order in which they run: what the others build upon first, the 
 import importlib
 from typing import Any
 
-NAMES = ("live", "durable", "receipt", "fanout", "fanin", "latency", "bytes", "ceilings", "storm", "growth")
-QUICK = ("live", "durable", "receipt", "fanout", "ceilings")
+NAMES = ("live", "batches", "durable", "receipt", "fanout", "fanin", "latency", "bytes", "ceilings", "storm", "growth")
+QUICK = ("live", "batches", "durable", "receipt", "fanout", "ceilings")
 
 
 def work(name: str) -> Any:

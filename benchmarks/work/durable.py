@@ -2,9 +2,8 @@
 
 from ..bench import Bench, Case
 from ..peers import DURABLE
+from ..targets import DURABLE as TITLE
 from .live import pairs
-
-TITLE = "durable, one sender to one inbox"
 
 
 def groups(bench: Bench) -> list[list[Case]]:
