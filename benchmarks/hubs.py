@@ -15,7 +15,7 @@ from zbackbone import facts as f
 from zbackbone import protocol as p
 from zbackbone.auth.keys import make_pair
 from zbackbone.auth.policy import EVERYTHING, to_wire
-from zbackbone.router.store import SqliteStore
+from zbackbone.router.journaled import JournaledStore
 from zbackbone.testing import TestHub
 
 COMMIT = 5000            # facts in one transaction
@@ -26,7 +26,7 @@ class Past:
 
     def __init__(self, hub: TestHub) -> None:
         self._hub = hub
-        self._store = SqliteStore(hub.data / "hub.db", os.urandom(8))
+        self._store = JournaledStore(hub.data / "hub.db", os.urandom(8))
         clients = [fact.client for fact in self._store.load() if type(fact) is f.Registered]
         self._last = max(clients, default=0)
         self._id_of: dict[str, int] = {}

@@ -18,7 +18,10 @@ The map, from the ground floor up; a file imports only from above itself in this
     router/requests    what a client asks about its subscriptions, decided
     router/admin       what an operator asks, decided
     router/hub         the machine: hear, decide, remember, say
-    router/store       the only SQL
+    router/pending     what messages changed, and the database does not have yet
+    router/store       the database: the only SQL
+    router/journal     what the database will hold a little later, in a file
+    router/journaled   the hub's store: journal and database
     router/connections descriptors and keys; cutting a connection
     router/server      ROUTER, XPUB and ZAP sockets, one poller, turn()
     router/daemon      a data folder: lock, key, store, operator, and the hub's life
@@ -35,7 +38,7 @@ The map, from the ground floor up; a file imports only from above itself in this
     testing            a hub in a test
     cli/               the commands: zbackbone-hub, and zb
 
-Kept pure (no I/O, no clock, no chance): errors to auth/zap, routes to hub, outbox to session.
+Kept pure (no I/O, no clock, no chance): errors to auth/zap, routes to pending, outbox to session.
 """
 
 from importlib import import_module

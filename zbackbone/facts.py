@@ -4,7 +4,10 @@ Facts are plain tuples of numbers, text and bytes, so that they can be stored, s
 A key is the 64 hex digits of its 32 public bytes; a client is the hub's number for a name.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
+
+import msgpack  # type: ignore[import-untyped]
 
 
 class Invited(NamedTuple):
@@ -146,3 +149,23 @@ Fact: TypeAlias = (
     Invited | InvitationEnded | Registered | KeyAdded | KeyDropped | KeyUsed | Granted | Revoked
     | Subscribed | Unsubscribed | Stored | Moved | OutboxForgotten | Acked | Missed | Freed | InboxAt
 )
+
+# What sending and receiving bring about, all day long; the others are rare.
+Message: TypeAlias = Stored | Moved | Acked | Missed
+MESSAGES: tuple[type, ...] = (Stored, Moved, Acked, Missed)
+
+
+def pack(facts: Sequence[Message]) -> bytes:
+    """Facts of the kinds in MESSAGES, as one msgpack array of an array a kind.
+
+    Their order is kept within a kind, and doesn't matter between kinds: each fact of an inbox
+    or an outbox says where it stands, not by how much it moved.
+    """
+    return bytes(msgpack.packb([[fact for fact in facts if type(fact) is kind] for kind in MESSAGES]))
+
+
+def unpack(data: bytes) -> list[Message]:
+    """What was packed. Raises ValueError, TypeError or msgpack's errors for what never was."""
+    rows = msgpack.unpackb(data, use_list=False)
+    return [kind._make(row) for kind, kinds_rows in zip(MESSAGES, rows, strict=True)  # type: ignore[attr-defined]
+            for row in kinds_rows]

@@ -25,7 +25,7 @@ from ..errors import Damaged, Misuse
 from .hub import Hub
 from .hub import Settings as HubSettings
 from .server import Server, StorageFailed
-from .store import SqliteStore
+from .journaled import JournaledStore
 
 log = logging.getLogger("zbackbone.hub")
 OPERATOR_NAME = "operator"
@@ -102,7 +102,7 @@ def _prepare(settings: Settings) -> tuple[Server, bytes]:
     if key_path.exists() and not has_store:
         raise Damaged("store-missing", f"{folder} has a hub's key but no store: restore hub.db from a backup,"
                                        " or remove hub.key to begin anew")
-    store = SqliteStore(store_path, os.urandom(8), settings.disk_reserve_bytes, may_make=not key_path.exists())
+    store = JournaledStore(store_path, os.urandom(8), settings.disk_reserve_bytes, may_make=not key_path.exists())
     try:
         hub = Hub(store.id, HubSettings(settings.version, "", settings.address, settings.inbox_bytes),
                   keys.make_pair, time.time_ns() >> 10)
@@ -132,7 +132,7 @@ def _prepare(settings: Settings) -> tuple[Server, bytes]:
     return server, pair.public
 
 
-def _admit_operator(hub: Hub, store: SqliteStore, path: Path, address: str, hub_key: bytes) -> None:
+def _admit_operator(hub: Hub, store: JournaledStore, path: Path, address: str, hub_key: bytes) -> None:
     """Makes the operator's profile if there is none, and keeps its address right."""
     if path.exists():
         try:

@@ -22,14 +22,15 @@ from ..topics import BROADCAST_KEY, ECHO_KEY
 from .connections import Connections
 from .hub import Hub
 from .inbox import Inbox
-from .store import NoRoom, SqliteStore
+from .journaled import JournaledStore
+from .store import NoRoom
 
 log = logging.getLogger("zbackbone.hub")
 
 HANDSHAKE_MS = 5000      # libzmq's 30 s let half-open connections lock everybody out; a satellite needs 3
 CLAIM_S = 20             # handshake, then HELLO or a filter
 TURN_MESSAGES = 512      # heard before they are committed: a longer turn makes the first one wait
-TURN_BYTES = 8 << 20
+TURN_BYTES = 2 << 20
 READ_BYTES = 1 << 20     # read from disk for one inbox in a turn
 READ_INBOXES = 32        # and for so many inboxes
 TICK_S = 1.0
@@ -54,7 +55,7 @@ class StorageFailed(Exception):
 class Server:
     """Serves one hub. Sockets are bound when it is made; raises Misuse when they can't be."""
 
-    def __init__(self, hub: Hub, store: SqliteStore, pair: KeyPair, bind: str, live: str) -> None:
+    def __init__(self, hub: Hub, store: JournaledStore, pair: KeyPair, bind: str, live: str) -> None:
         """bind, live: HOST:PORT, port 0 for a free one. `address` and `live_address` say what came of it."""
         # libzmq numbers anonymous peers from rand(); unseeded, a peer could claim the next number
         # as its routing id, and libzmq would abort the process.

@@ -7,24 +7,28 @@ order, deleted from its start. A body that goes to one inbox lies in its entry; 
 to several is stored once, with a count of the entries that still want it.
 """
 
+import contextlib
 import errno
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from zlib import crc32
 
 from .. import facts as f
 from ..errors import Damaged, Misuse
 from ..protocol import DISK_RESERVE_BYTES
+from .pending import Kept, Pending
 
-SCHEMA = 1
+SCHEMA = 2                          # 2: there may be a journal beside it, which an older version would not read
 APPLICATION_ID = 0x7A626B62         # "zbkb", so that a stranger's database is not taken for ours
 NUMBER_BITS = 40                    # inbox numbers, 35 years of 1,000 batches a second; clients: 2**23
+EVERYTHING = (1 << NUMBER_BITS) - 1    # "up to which this is all there is", when nothing is behind it
 PAGE_BYTES = 8192                   # of 4, 8, 16 and 32 kB the best or equal, for lone messages and full batches
 WAL_BYTES = 16 << 20                # between checkpoints: hot pages are then written back once, not often
+FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE_BYTES = 16 << 20            # freed when the disk is full after all, so that acks can be written
 
 TABLES = """
@@ -64,6 +68,18 @@ class Store(Protocol):
         them, and the number up to which this is all there is. One whose checksum is wrong is left out."""
 
 
+class Mark(NamedTuple):
+    """The journal's round that follows what is in the store. salt: 16 bytes, all zeros when the hub
+    was stopped and there is none. size: the journal's, in bytes."""
+
+    salt: bytes
+    size: int
+
+
+Result = TypeVar("Result")
+Failure = sqlite3.Error             # all that the database may raise, but for NoRoom
+
+
 class NoRoom(Exception):
     """The disk is full, and the reserve is used up."""
 
@@ -80,6 +96,8 @@ class SqliteStore:
         self.reserve = path.with_name("reserve")
         self.damaged = 0                    # entries whose checksum was wrong, since the start
         self.is_squeezed = False
+        self.filled: set[int] = set()       # clients that may have entries here
+        self._emptied: set[int] = set()     # and that have none any more, once the transaction is on disk
         try:
             try:
                 self._open(new_id, may_make)
@@ -122,14 +140,17 @@ class SqliteStore:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}")
         self._db.execute(f"PRAGMA journal_size_limit = {2 * WAL_BYTES}")
-        self._db.execute("PRAGMA cache_size = -16384")          # 16 MB, whatever the backlog
+        self._db.execute("PRAGMA cache_size = -8192")           # 8 MB, whatever the backlog
         self._db.execute("PRAGMA temp_store = MEMORY")
         if is_new:
             self._make(new_id)
         self.id = bytes(self._value("SELECT value FROM meta WHERE name = 'id'") or b"")
         if len(self.id) != 8:
             raise Damaged("store-damaged", _damaged(self.path, "it has lost its identity"))
+        if self._value("PRAGMA user_version") < SCHEMA:
+            self._db.execute(f"PRAGMA user_version = {SCHEMA}")
         self._next_shared = (self._value("SELECT max(id) FROM shared") or 0) + 1
+        self.filled.update(row[0] for row in self._db.execute("SELECT client FROM inboxes WHERE messages > 0"))
 
     def _is_empty(self) -> bool:
         """Made, and no more: as a crash in the first start leaves it."""
@@ -157,6 +178,15 @@ class SqliteStore:
     def _value(self, sql: str) -> Any:
         row = self._db.execute(sql).fetchone()
         return row[0] if row else None
+
+    def mark(self) -> Mark | None:
+        """The last one written; None when there was none yet. Raises Damaged for what is none."""
+        value = self._value("SELECT value FROM meta WHERE name = 'journal'")
+        if value is None:
+            return None
+        if type(value) is not bytes or len(value) != 24:
+            raise Damaged("store-damaged", _damaged(self.path, "it has lost its place in the journal"))
+        return Mark(value[:16], int.from_bytes(value[16:]))
 
     # Reading ---------------------------------------------------------------------------------
     def load(self) -> Iterator[f.Fact]:
@@ -205,93 +235,132 @@ class SqliteStore:
             if held >= bytes_max:
                 cursor.close()
                 return out, number
-        return out, (1 << NUMBER_BITS) - 1
+        return out, EVERYTHING
 
     # Writing ---------------------------------------------------------------------------------
     def commit(self, facts: list[f.Fact]) -> list[f.Freed]:
         """Raises NoRoom when the disk is full to the last byte: nothing is changed, try it again.
         Raises sqlite3.Error when it can't be made durable; the caller then stops for good."""
+        return self.write(Pending(), facts)
+
+    def write(self, pending: Pending, facts: Sequence[f.Fact] = (), mark: Mark | None = None) -> list[f.Freed]:
+        """What is pending, then these facts, in one transaction with what free() began. Raises as commit().
+
+        mark: how far the journal is contained in it. Returns what the facts freed, not what was pending.
+        """
+        return self._with_reserve(lambda: self._write(pending, facts, mark))
+
+    def free(self, client: int, number: int) -> tuple[int, int]:
+        """Deletes an inbox's entries before that number: how many messages and bytes they were.
+
+        On disk with the next write(), which must be told the same acknowledgement again: when the
+        transaction has to be given up, it is done anew there. Raises as commit().
+        """
+        return self._with_reserve(lambda: self._free(client, number))
+
+    def _with_reserve(self, run: Callable[[], Result]) -> Result:
         while True:
             try:
-                return self._commit(facts)
-            except sqlite3.OperationalError as error:
-                if not _is_full(error):
-                    raise
-                if self._db.in_transaction:
+                return run()
+            except BaseException as error:
+                self._emptied.clear()
+                with contextlib.suppress(sqlite3.Error):     # it may have been given up already
                     self._db.execute("ROLLBACK")
+                if not isinstance(error, sqlite3.Error) or not _is_full(error):
+                    raise
                 if not self._release_reserve():
                     raise NoRoom(str(error)) from error
 
-    def _commit(self, facts: list[f.Fact]) -> list[f.Freed]:
-        self._db.execute("BEGIN IMMEDIATE")
-        bulk, freed = _Bulk(), []
+    def _begin(self) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def _write(self, pending: Pending, facts: Sequence[f.Fact], mark: Mark | None) -> list[f.Freed]:
+        self._begin()
+        self._flush(pending)
+        bulk, freed = Pending(), []
         revoked: set[int] = set()
         for fact in facts:
-            if type(fact) is f.Stored:
-                self._store(fact, bulk)
-            elif type(fact) is f.Moved:
-                if fact.client not in revoked:
-                    bulk.moved[fact.client, fact.outbox] = fact
-            elif type(fact) is f.Acked:
-                bulk.acked[fact.client] = fact
-            else:
-                if type(fact) is f.Revoked or type(fact) is f.OutboxForgotten:
-                    freed += self._write(bulk)       # what came before goes before: it may be about the same
-                    bulk = _Bulk()
-                if type(fact) is f.Revoked:
-                    revoked.add(fact.client)
-                self._remember(fact)
-        freed += self._write(bulk)
-        self._db.execute("COMMIT")
+            if type(fact) in f.MESSAGES:
+                if type(fact) is not f.Moved or fact.client not in revoked:
+                    bulk.take(fact)                  # type: ignore[arg-type]
+                continue
+            if type(fact) is f.Revoked or type(fact) is f.OutboxForgotten:
+                freed += self._flush(bulk)           # what came before goes before: it may be about the same
+                bulk = Pending()
+            if type(fact) is f.Revoked:
+                revoked.add(fact.client)
+            self._remember(fact)
+        freed += self._flush(bulk)
+        if mark is not None:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('journal', ?)", (mark.salt + mark.size.to_bytes(8),))
+        self._commit()
         return [fact for fact in freed if fact.client not in revoked]
 
-    def _store(self, fact: f.Stored, bulk: "_Bulk") -> None:
-        messages, envelope, body, places = fact
-        size = len(envelope) + len(body)
-        shared = None
-        if len(places) > 1:
-            shared = self._next_shared
+    def _commit(self) -> None:
+        self._db.execute("COMMIT")
+        self.filled -= self._emptied
+        self._emptied.clear()
+
+    def _flush(self, pending: Pending) -> list[f.Freed]:
+        """Writes it; returns what its acknowledgements freed here and in itself."""
+        if not pending:
+            return []
+        many, entries, changes, freed = self._db.executemany, [], [], []
+        shared: dict[Kept, int] = {}
+        for client, change in pending.inboxes.items():
+            messages = size = 0
+            for number, kept in change.entries:
+                entries.append(self._entry(client << NUMBER_BITS | number, kept, shared))
+                messages += kept.messages
+                size += kept.size
+            if change.entries:
+                self.filled.add(client)
+                self._emptied.discard(client)
+            changes.append((change.next, messages, size, change.missed, client))
+        many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
+        many("UPDATE inboxes SET next = max(next, ?), messages = messages + ?, size = size + ?, missed = missed + ?"
+             " WHERE client = ?", changes)
+        many("INSERT INTO outboxes VALUES (?, ?, ?, ?) ON CONFLICT (client, outbox)"
+             " DO UPDATE SET number = excluded.number, refused = excluded.refused",
+             [(x.client, x.outbox, x.number, json.dumps(x.refused) if x.refused else "[]")
+              for x in pending.moved.values()])
+        for client, change in pending.inboxes.items():
+            if change.acked is not None:
+                messages, size = self._free(client, change.acked.number)
+                self._db.execute("UPDATE inboxes SET base = ?, skip = ? WHERE client = ?",
+                                 (change.acked.number, change.acked.skip, client))
+                freed.append(f.Freed(client, messages + change.messages, size + change.size))
+        return freed
+
+    def _entry(self, ident: int, kept: Kept, shared: dict[Kept, int]) -> tuple[Any, ...]:
+        """An entry's row. shared: bodies for several that are written already, and their numbers."""
+        if kept.left == 1:
+            return (ident, kept.messages, kept.size, None, _sum(ident, kept.envelope, kept.body), kept.envelope, kept.body)
+        number = shared.get(kept)
+        if number is None:
+            number = shared[kept] = self._next_shared
             self._next_shared += 1
             self._db.execute("INSERT INTO shared VALUES (?, ?, ?, ?)",
-                             (shared, _sum(shared, envelope, body), envelope, body))
-            self._db.execute("INSERT INTO wanted VALUES (?, ?)", (shared, len(places)))
-        for client, number in places:
-            ident = client << NUMBER_BITS | number
-            if shared is None:
-                bulk.entries.append((ident, messages, size, None, _sum(ident, envelope, body), envelope, body))
-            else:
-                bulk.entries.append((ident, messages, size, shared, None, None, None))
-            row = bulk.placed.get(client)
-            if row is None:
-                bulk.placed[client] = [number + 1, messages, size]
-            else:
-                row[0] = number + 1
-                row[1] += messages
-                row[2] += size
+                             (number, _sum(number, kept.envelope, kept.body), kept.envelope, kept.body))
+            self._db.execute("INSERT INTO wanted VALUES (?, ?)", (number, kept.left))
+        return (ident, kept.messages, kept.size, number, None, None, None)
 
-    def _write(self, bulk: "_Bulk") -> list[f.Freed]:
-        many = self._db.executemany
-        if bulk.entries:
-            many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", bulk.entries)
-        if bulk.placed:
-            many("UPDATE inboxes SET next = ?, messages = messages + ?, size = size + ? WHERE client = ?",
-                 [(*row, client) for client, row in bulk.placed.items()])
-        if bulk.moved:
-            many("INSERT INTO outboxes VALUES (?, ?, ?, ?) ON CONFLICT (client, outbox)"
-                 " DO UPDATE SET number = excluded.number, refused = excluded.refused",
-                 [(x.client, x.outbox, x.number, json.dumps(x.refused) if x.refused else "[]")
-                  for x in bulk.moved.values()])
-        return [self._free(fact) for fact in bulk.acked.values()]
-
-    def _free(self, ack: f.Acked) -> f.Freed:
-        first = ack.client << NUMBER_BITS
+    def _free(self, client: int, number: int) -> tuple[int, int]:
+        if client not in self.filled or client in self._emptied:
+            return 0, 0
+        self._begin()
+        first = client << NUMBER_BITS
         rows = self._db.execute("DELETE FROM entries WHERE id > ? AND id < ? RETURNING count, size, shared",
-                                (first, first + ack.number)).fetchall()
+                                (first, first + number)).fetchall()
         messages, size = sum(row[0] for row in rows), sum(row[1] for row in rows)
         self._unshare(row[2] for row in rows if row[2] is not None)
-        self._db.execute("UPDATE inboxes SET base = ?, skip = ?, messages = messages - ?, size = size - ?"
-                         " WHERE client = ?", (ack.number, ack.skip, messages, size, ack.client))
-        return f.Freed(ack.client, messages, size)
+        self._db.execute("UPDATE inboxes SET messages = messages - ?, size = size - ? WHERE client = ?",
+                         (messages, size, client))
+        if not self._db.execute("SELECT 1 FROM entries WHERE id > ? AND id < ? LIMIT 1",
+                                (first, first + (1 << NUMBER_BITS))).fetchall():
+            self._emptied.add(client)
+        return messages, size
 
     def _unshare(self, shared: Iterable[int]) -> None:
         """One entry each no longer wants these bodies; the last one takes the body with it."""
@@ -347,26 +416,20 @@ class SqliteStore:
         client = self._value("SELECT client FROM doomed LIMIT 1")
         if client is None:
             return False
-        try:
-            self._tidy(client, entries_max)
-        except sqlite3.OperationalError as error:
-            if not _is_full(error):
-                raise
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            self._release_reserve()                  # there is hardly a better use for it
+        with contextlib.suppress(NoRoom):            # then later
+            self._with_reserve(lambda: self._tidy(client, entries_max))
         return True
 
     def _tidy(self, client: int, entries_max: int) -> None:
         first = client << NUMBER_BITS
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         rows = self._db.execute(
             "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id > ? AND id < ? LIMIT ?) RETURNING shared",
             (first, first + (1 << NUMBER_BITS), entries_max)).fetchall()
         self._unshare(row[0] for row in rows if row[0] is not None)
         if len(rows) < entries_max:
             self._db.execute("DELETE FROM doomed WHERE client = ?", (client,))
-        self._db.execute("COMMIT")
+        self._commit()
 
     # Room ------------------------------------------------------------------------------------
     def room(self) -> bool:
@@ -378,6 +441,10 @@ class SqliteStore:
         if not self.is_squeezed and not self.reserve.exists():
             self._keep_reserve()
         return not self.is_squeezed
+
+    def make_room(self, error: OSError) -> bool:
+        """Whether that was a full disk, and the reserve has been given back for it."""
+        return error.errno in FULL and self._release_reserve()
 
     def _is_nearly_full(self) -> bool:
         disk = os.statvfs(self.path.parent)
@@ -394,7 +461,7 @@ class SqliteStore:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise Misuse("cannot-write", f"cannot keep the reserve file {self.reserve}: {error.strerror}") from None
             self.is_squeezed = True
             self.reserve.unlink(missing_ok=True)
@@ -410,18 +477,6 @@ class SqliteStore:
 
     def close(self) -> None:
         self._db.close()
-
-
-class _Bulk:
-    """What a commit writes table by table. placed: client -> [next number, messages, bytes more]."""
-
-    __slots__ = ("entries", "placed", "moved", "acked")
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[Any, ...]] = []
-        self.placed: dict[int, list[int]] = {}
-        self.moved: dict[tuple[int, bytes], f.Moved] = {}
-        self.acked: dict[int, f.Acked] = {}
 
 
 def _sum(ident: int, envelope: bytes, body: bytes) -> int:
