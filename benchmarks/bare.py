@@ -1,7 +1,16 @@
 """Bare: many connections to a peer in one process, its bytes written by hand.
 
 The same for peers as raw is for us: their client libraries would be what is measured. An
-answer is only counted, a message only measured, nothing is parsed.
+answer is only counted, a message only measured. See amqp for RabbitMQ's, and inboxes for durable ones.
+
+    greeting(index, topic)             what opens a connection, and listens to the topic if there is one
+    ready                              what the answer to that ends with
+    request(index, name, body, number) a publish that is answered
+    answers(index, data)               how many answers these bytes are, and the rest of them
+    publish(name, body)                one that isn't
+    farewell, goodbye                  what ends a connection that published those, and its answer
+    arrival_bytes(name, body)          how long that message is on its way to a subscriber
+    take(index, data, arrival)         how many messages these bytes are, what to answer, and the rest
 """
 
 import json
@@ -10,11 +19,23 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
+from .amqp import Amqp
 from .processes import SILENCE_S
 
 
-class Nats:
+class Counted:
+    """Messages that all have the same length, and no answer."""
+
+    farewell = goodbye = b""         # sent at the end of a connection that published without answers; its answer
+
+    def take(self, index: int, data: bytes, arrival: int) -> tuple[int, bytes, bytes]:
+        count, rest = divmod(len(data), arrival)
+        return count, b"", data[len(data) - rest:]
+
+
+class Nats(Counted):
     """nats-server's text protocol. A request is a JetStream publish; its answer ends in `}`."""
 
     def greeting(self, index: int, topic: str | None) -> bytes:
@@ -26,8 +47,11 @@ class Nats:
     def request(self, index: int, name: str, body: bytes, number: int) -> bytes:
         return f"PUB {name} _INBOX.{index} {len(body)}\r\n".encode() + body + b"\r\n"
 
-    def answers(self, data: bytes) -> int:
-        return data.count(b"}\r\n")
+    def answers(self, index: int, data: bytes) -> tuple[int, bytes]:
+        whole, end, rest = data.rpartition(b"}\r\n")
+        if b'"error"' in whole:
+            raise RuntimeError(f"refused: {whole[-200:]!r}")
+        return (whole + end).count(b"}\r\n"), rest
 
     def publish(self, name: str, body: bytes) -> bytes:
         return f"PUB {name} {len(body)}\r\n".encode() + body + b"\r\n"
@@ -37,19 +61,22 @@ class Nats:
         return len(f"MSG {name} 1 {len(body)}\r\n") + len(body) + 2
 
 
-class Redis:
+class Redis(Counted):
     """RESP. A request is an XADD."""
 
     def greeting(self, index: int, topic: str | None) -> bytes:
+        self.ready = b":1\r\n" if topic else b"+PONG\r\n"
         return self._command(b"SUBSCRIBE", topic.encode()) if topic else b"PING\r\n"
-
-    ready = b"\r\n"
 
     def request(self, index: int, name: str, body: bytes, number: int) -> bytes:
         return self._command(b"XADD", name.encode(), b"*", b"b", body)
 
-    def answers(self, data: bytes) -> int:
-        return data.count(b"\r\n") // 2                  # $15, then the entry's number
+    def answers(self, index: int, data: bytes) -> tuple[int, bytes]:
+        lines = data.split(b"\r\n")                      # $15, then the entry's number
+        if data.startswith(b"-"):
+            raise RuntimeError(f"refused: {lines[0]!r}")
+        count = (len(lines) - 1) // 2
+        return count, b"\r\n".join(lines[2 * count:])
 
     def publish(self, name: str, body: bytes) -> bytes:
         return self._command(b"PUBLISH", name.encode(), body)
@@ -61,22 +88,24 @@ class Redis:
         return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
-class Mosquitto:
+class Mosquitto(Counted):
     """MQTT 3.1.1. A request is a PUBLISH at QoS 1; its answer is the four bytes of a PUBACK."""
+
+    is_inbox = False
 
     def greeting(self, index: int, topic: str | None) -> bytes:
         ident = f"bench{time.monotonic_ns()}n{index}".encode()
-        connect = b"\x00\x04MQTT\x04\x02\x00\x00" + self._text(ident)
-        out = self._packet(0x10, connect)
-        return out + self._packet(0x82, b"\x00\x01" + self._text(topic.encode()) + b"\x00") if topic else out
-
-    ready = b"\x20\x02\x00\x00"
+        flags = b"\x00" if self.is_inbox and topic else b"\x02"            # 2: a clean session
+        out = self._packet(0x10, b"\x00\x04MQTT\x04" + flags + b"\x00\x00" + self._text(ident))
+        self.ready = b"\x90\x03\x00\x01" + bytes([self.is_inbox]) if topic else b"\x20\x02\x00\x00"
+        qos = bytes([self.is_inbox])
+        return out + self._packet(0x82, b"\x00\x01" + self._text(topic.encode()) + qos) if topic else out
 
     def request(self, index: int, name: str, body: bytes, number: int) -> bytes:
         return self._packet(0x32, self._text(name.encode()) + struct.pack(">H", number % 65535 + 1) + body)
 
-    def answers(self, data: bytes) -> int:
-        return len(data) // 4
+    def answers(self, index: int, data: bytes) -> tuple[int, bytes]:
+        return len(data) // 4, data[len(data) // 4 * 4:]
 
     def publish(self, name: str, body: bytes) -> bytes:
         return self._packet(0x30, self._text(name.encode()) + body)
@@ -96,16 +125,16 @@ class Mosquitto:
                 return bytes([kind]) + size + rest
 
 
-PROTOCOLS = {"nats": Nats, "redis": Redis, "mosquitto": Mosquitto}
+PROTOCOLS: dict[str, Any] = {"nats": Nats, "redis": Redis, "mosquitto": Mosquitto, "rabbitmq": Amqp}
 
 
 class Swarm:
-    """Connections to a server of that peer. topic: what they subscribe to, if they listen."""
+    """Connections to a server that speaks that protocol. topic: what they subscribe to, if they listen."""
 
-    def __init__(self, peer: str, port: int, count: int, topic: str | None = None) -> None:
-        self.protocol = PROTOCOLS[peer]()
+    def __init__(self, protocol: Any, port: int, count: int, topic: str | None = None) -> None:
+        self.protocol = protocol
         self._epoll = select.epoll()
-        self._sockets: list[socket.socket] = []
+        self.sockets: list[socket.socket] = []
         self._index_of: dict[int, int] = {}
         self._unread = [b""] * count
         self.sent = [0] * count
@@ -113,50 +142,56 @@ class Swarm:
         for index in range(count):
             sock = socket.create_connection(("127.0.0.1", port), 10)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.sendall(self.protocol.greeting(index, topic))
+            sock.sendall(protocol.greeting(index, topic))
             data = b""
-            while self.protocol.ready not in data:
-                data += sock.recv(4096)
-            self._sockets.append(sock)
+            while not data.endswith(protocol.ready):
+                more = sock.recv(4096)
+                if not more:
+                    raise ConnectionError(f"the server closed it: {data[-200:]!r}")
+                data += more
+            self.sockets.append(sock)
             self._index_of[sock.fileno()] = index
-        time.sleep(0.2)                                  # what else a greeting brings
-        for sock in self._sockets:
-            sock.setblocking(False)
-            try:
-                sock.recv(65536)
-            except BlockingIOError:
-                pass
             self._epoll.register(sock, select.EPOLLIN)
 
     def __len__(self) -> int:
-        return len(self._sockets)
+        return len(self.sockets)
+
+    @property
+    def unanswered(self) -> int:
+        return sum(self.sent) - sum(self.settled)
 
     def send(self, index: int, name: str, body: bytes) -> None:
         """One lone message of that client."""
         self.sent[index] += 1
-        self._sockets[index].sendall(self.protocol.request(index, name, body, self.sent[index]))
+        self.sockets[index].sendall(self.protocol.request(index, name, body, self.sent[index]))
 
     def answers(self, wait_s: float) -> Iterator[tuple[int, int]]:
         """(client's index, how many of its messages are answered)."""
         for fd, _ in self._epoll.poll(wait_s):
             index = self._index_of[fd]
-            data = self._unread[index] + self._sockets[index].recv(65536)
-            count = self.protocol.answers(data)
-            # An answer in two pieces is kept; whole ones leave nothing behind.
-            self._unread[index] = b"" if count else data
+            count, self._unread[index] = self.protocol.answers(index, self._unread[index] + self._read(index))
             if count:
                 self.settled[index] += count
                 yield index, self.settled[index]
 
-    def hear(self, message_bytes: int) -> Iterator[int]:
-        """How many messages came, piece by piece, until none came for a while."""
-        buffer, rest = bytearray(1 << 20), dict.fromkeys(self._index_of, 0)
+    def hear(self, arrival: int) -> Iterator[int]:
+        """How many messages of so many bytes came, piece by piece, until none came for a while."""
         while events := self._epoll.poll(SILENCE_S):
             for fd, _ in events:
-                got = rest[fd] + self._sockets[self._index_of[fd]].recv_into(buffer)
-                count, rest[fd] = divmod(got, message_bytes)
-                yield count
+                index = self._index_of[fd]
+                count, reply, self._unread[index] = self.protocol.take(
+                    index, self._unread[index] + self._read(index), arrival)
+                if reply:
+                    self.sockets[index].sendall(reply)
+                if count:
+                    yield count
+
+    def _read(self, index: int) -> bytes:
+        data = self.sockets[index].recv(1 << 18)
+        if not data:
+            raise ConnectionError("the server closed it")
+        return data
 
     def close(self) -> None:
-        for sock in self._sockets:
+        for sock in self.sockets:
             sock.close()

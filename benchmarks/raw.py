@@ -77,6 +77,11 @@ class Swarm:
     def __len__(self) -> int:
         return len(self.peers)
 
+    @property
+    def unanswered(self) -> int:
+        """Batches."""
+        return sum(peer.sent - peer.settled for peer in self.peers)
+
     def welcome(self, timeout_s: float = 35) -> None:
         """Returns once all are welcome. Raises TimeoutError."""
         until_s = time.monotonic() + timeout_s

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 LIVE, DURABLE, BATCHES, DURABLE_BATCHES = "live", "durable", "live batches", "durable batches"
+CLIENTS = ("nats-py", "paho", "pika", "pipelined")
 NAMES = ("ours", "nats", "zenoh", "rabbitmq", "mosquitto", "redis")
 
 
@@ -64,6 +65,11 @@ class Way:
         """Sends the plan; the seconds from each step's stamp until the receipt of its last message
         is in the sender's hands. It doesn't wait for one before it sends the next."""
         raise NotImplementedError
+
+    @property
+    def server_title(self) -> str:
+        """The title where no client library is in the way."""
+        return ", ".join(part for part in self.title.split(", ") if part not in CLIENTS)
 
     @property
     def has_receipts(self) -> bool:

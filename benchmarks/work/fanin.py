@@ -5,7 +5,6 @@ highest of these rates at which all is accepted, and 99 of 100 receipts come wit
 Connections in one process, none of the client libraries: see raw and bare.
 """
 
-import asyncio
 import os
 import time
 from collections import deque
@@ -14,16 +13,18 @@ from typing import Any
 
 from zbackbone import protocol as p
 
-from .. import bare, processes, raw
+from .. import bare, inboxes, processes, raw
+from ..amqp import Amqp
 from ..bench import Bench, Case
 from ..hubs import hub_with
 from ..peers import DURABLE, Running, Way
 from ..plans import percentiles
+from ..targets import FANIN as TITLE
 
 CLIENTS, SIZE = 1000, 200
 SHARES = (0.9, 0.75, 0.6, 0.4)       # of the saturated rate, until one is held
 LATE_S = 1.0
-TITLE = "fan-in of lone messages"
+DRAIN_S = 10
 
 
 def groups(bench: Bench) -> list[list[Case]]:
@@ -31,9 +32,8 @@ def groups(bench: Bench) -> list[list[Case]]:
     what, seconds = f"{clients:,} clients", 0.5 if bench.quick else 2.0
     cases = [Case(TITLE, what, "zbackbone", "synced to disk", True, lambda: _run(
         _ours, bench.shared("fan-in hub", lambda: _start(bench, clients)).door, seconds))]
-    for way in (way for way in bench.of(DURABLE) if way.peer in bare.PROTOCOLS):
-        title = way.title.replace(", nats-py", "").replace(", paho", "").replace(", pipelined", "")
-        cases.append(Case(TITLE, what, title, way.promise, way.encrypted, lambda way=way: _run(
+    for way in (way for way in bench.of(DURABLE) if way.peer in bare.PROTOCOLS and way.has_receipts):
+        cases.append(Case(TITLE, what, way.server_title, way.promise, way.encrypted, lambda way=way: _run(
             _theirs, way, bench.running(way).door, bench.new_name(), clients, seconds)))
     return [cases]
 
@@ -58,19 +58,11 @@ def _ours(profiles: list[Any], seconds: float, gate: Callable[[], None]) -> dict
 
 def _theirs(way: Way, port: int, name: str, clients: int, seconds: float, gate: Callable[[], None]) -> dict[str, float]:
     _PREPARE.get(way.peer, lambda *_: None)(port, name)
-    swarm = bare.Swarm(way.peer, port, clients)
+    # RabbitMQ's messages go straight into the one queue, as in its pairs.
+    protocol = Amqp(True, exchange="") if way.peer == "rabbitmq" else bare.PROTOCOLS[way.peer]()
+    swarm = bare.Swarm(protocol, port, clients)
     gate()
     return drive(swarm, name, os.urandom(SIZE), seconds)
-
-
-def _stream(port: int, name: str) -> None:
-    from ..peers import nats
-
-    async def make() -> None:
-        client = await nats.connect(port)
-        await client.jetstream().add_stream(name=name, subjects=[name])      # on file, which is its default
-        await client.close()
-    asyncio.run(make())
 
 
 def _session(port: int, name: str) -> None:
@@ -81,13 +73,22 @@ def _session(port: int, name: str) -> None:
     client.loop_stop()
 
 
-_PREPARE: dict[str, Callable[[int, str], None]] = {"nats": _stream, "mosquitto": _session}
+def _queue(port: int, name: str) -> None:
+    from ..peers import rabbitmq
+    connection = rabbitmq.connect(port)
+    connection.channel().queue_declare(name, durable=True)
+    connection.close()
+
+
+_PREPARE: dict[str, Callable[[int, str], None]] = {
+    "nats": lambda port, name: inboxes.prepare("nats", port, name), "mosquitto": _session, "rabbitmq": _queue}
 
 
 # Either swarm ----------------------------------------------------------------------------------
 def drive(swarm: Any, name: str, body: bytes, seconds: float) -> dict[str, float]:
     top = saturate(swarm, name, body, seconds)
     for share in SHARES:
+        drain(swarm)
         took_s = steady(swarm, name, body, top * share, seconds)
         if took_s is not None:
             return {"saturated msg/s": top, "held msg/s": top * share, **percentiles(took_s)}
@@ -133,6 +134,16 @@ def steady(swarm: Any, name: str, body: bytes, rate: float, seconds: float) -> l
             answered[index] = settled
     is_held = sorted(took_s)[len(took_s) * 99 // 100] < LATE_S
     return took_s if is_held else None
+
+
+def drain(swarm: Any) -> None:
+    """Takes the answers that a rate which was too high left on their way."""
+    until_s = time.monotonic() + DRAIN_S
+    while swarm.unanswered:
+        for _ in swarm.answers(1):
+            pass
+        if time.monotonic() > until_s:
+            raise RuntimeError(f"{swarm.unanswered} messages got no answer")
 
 
 def _settled(swarm: Any) -> list[int]:

@@ -1,11 +1,10 @@
-"""Fan-out: one publisher to 1, 10, 100 and 1,000 subscribers, live and into inboxes.
+"""Fan-out: one publisher to 1, 10, 100 and 1,000 live subscribers.
 
 Neither side's client library is in the way: what is published was packed beforehand, and the
 subscribers, connections in one process, count what comes and don't open it. With one subscriber
 it says what hub and server carry by themselves.
 """
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -19,13 +18,14 @@ from zbackbone import protocol as p
 from .. import bare, processes, raw
 from ..bench import Bench, Case
 from ..hubs import hub_with
-from ..peers import LIVE, Running, Way, nats
+from ..peers import LIVE, Running, Way
+from ..targets import FANOUT
 
 SIZE, BATCH = 200, 500
 COUNTS, QUICK_COUNTS = (1, 10, 100, 1000), (1, 100)
-BARE = {"nats": "NATS core", "redis": "Redis pub/sub", "mosquitto": "Mosquitto QoS 0"}
-STREAMS_MAX = 100        # consumers through nats-py in one process; more would measure nats-py
+BARE = {"nats": "NATS core", "redis": "Redis pub/sub", "mosquitto": "Mosquitto QoS 0", "rabbitmq": "RabbitMQ, transient"}
 IN_FLIGHT = 32           # our unanswered batches
+LEAST = 20               # of a slow one a thousand subscribers' 500 messages would take a minute
 
 
 def groups(bench: Bench) -> list[list[Case]]:
@@ -33,39 +33,33 @@ def groups(bench: Bench) -> list[list[Case]]:
     counts = QUICK_COUNTS if bench.quick else COUNTS
     for count in counts:
         what = f"{count:,} subscriber" + "s" * (count > 1)
-        cases = [Case("fan-out live, packed beforehand", what, "zbackbone", "", True,
-                      _adaptive(bench, "ours live", count, lambda n, c=count: ours(bench, c, n, False)))]
+        cases = [Case(FANOUT, what, "zbackbone", "", True, adaptive(
+            bench, "zbackbone, live", count, BATCH, lambda n, c=count: ours(bench, c, n, False)))]
         for way in (way for way in bench.of(LIVE) if way.peer in BARE):
-            cases.append(Case("fan-out live, packed beforehand", what, BARE[way.peer], "", False, _adaptive(
-                bench, way.peer, count, lambda n, way=way, c=count: theirs(bench, way, c, n))))
-        out.append(cases)
-    for count in () if bench.quick else counts:
-        what = f"{count:,} inbox" + "es" * (count > 1)
-        cases = [Case("fan-out to inboxes", what, "zbackbone, packed beforehand", "synced to disk", True,
-                      _adaptive(bench, "ours durable", count, lambda n, c=count: ours(bench, c, n, True)))]
-        if count <= STREAMS_MAX:
-            cases += [bench.case("fan-out to inboxes", what, way, _adaptive(
-                bench, way.title, count, lambda n, way=way, c=count: jetstream(bench, way, c, n)))
-                for way in bench.ways if type(way) is nats.JetStream]
+            cases.append(Case(FANOUT, what, BARE[way.peer], way.promise, False, adaptive(
+                bench, way.title, count, LEAST, lambda n, way=way, c=count: theirs(bench, way, c, n))))
         out.append(cases)
     return out
 
 
-def _adaptive(bench: Bench, key: str, subscribers: int, run: Callable[[int], float]) -> Callable[[], dict[str, float]]:
-    """Enough messages for a second or so; a first small run says how many that is."""
+def adaptive(bench: Bench, key: str, subscribers: int, least: int,
+              run: Callable[[int], float]) -> Callable[[], dict[str, float]]:
+    """Enough messages for a second or so, a multiple of `least`; a first small run says how many that is."""
+    def whole(messages: float) -> int:
+        return max(least, int(messages) // least * least)
+
     def measure() -> dict[str, float]:
         at = f"fan-out {key}", subscribers
         if at not in bench.rate:
-            bench.rate[at] = run(max(BATCH, 20_000 // subscribers // BATCH * BATCH))
+            bench.rate[at] = run(whole(20_000 / subscribers))
         seconds = 0.5 if bench.quick else 1.2
-        messages = min(int(bench.rate[at] * seconds / subscribers), 2_000_000) // BATCH * BATCH
-        delivered = run(max(BATCH, messages))
+        delivered = run(whole(min(bench.rate[at] * seconds / subscribers, 2_000_000)))
         bench.rate[at] = max(bench.rate[at], delivered)
         return {"delivered msg/s": delivered}
     return measure
 
 
-def _rate(listener: tuple[Any, ...], publisher: tuple[Any, ...], messages: int, subscribers: int) -> float:
+def rate_of(listener: tuple[Any, ...], publisher: tuple[Any, ...], messages: int, subscribers: int) -> float:
     """Messages delivered a second, to all together."""
     received, sent = processes.run([listener, publisher])
     done_s, heard = received[1], received[2]
@@ -78,7 +72,7 @@ def _rate(listener: tuple[Any, ...], publisher: tuple[Any, ...], messages: int, 
 def ours(bench: Bench, count: int, messages: int, durable: bool) -> float:
     profiles = bench.shared("fan-out hub", lambda: _start(bench)).door
     topic = f"durable.{count}" if durable else f"live.{count}"
-    return _rate((_listen, profiles[1:count + 1], topic, messages, durable), (_publish, profiles[0], topic, messages),
+    return rate_of((_listen, profiles[1:count + 1], topic, messages, durable), (_publish, profiles[0], topic, messages),
                  messages, count)
 
 
@@ -128,14 +122,18 @@ def _listen(profiles: list[Profile], topic: str, messages: int, durable: bool, g
 # Theirs ----------------------------------------------------------------------------------------
 def theirs(bench: Bench, way: Way, count: int, messages: int) -> float:
     port, name = bench.running(way).door, bench.new_name()
-    return _rate((_bare_listen, way.peer, port, count, name, messages), (_bare_publish, way.peer, port, name, messages),
-                 messages, count)
+    return rate_of((_bare_listen, bare.PROTOCOLS[way.peer](), port, count, name, messages),
+                 (_bare_publish, bare.PROTOCOLS[way.peer](), port, name, messages), messages, count)
 
 
-def _bare_listen(peer: str, port: int, count: int, name: str, messages: int, gate: Callable[[], None]) -> int:
-    swarm = bare.Swarm(peer, port, count, name)
-    left = wanted = messages * count
+def _bare_listen(protocol: Any, port: int, count: int, name: str, messages: int, gate: Callable[[], None]) -> int:
+    swarm = bare.Swarm(protocol, port, count, name)
     gate()
+    return hear(swarm, name, messages)
+
+
+def hear(swarm: bare.Swarm, name: str, messages: int) -> int:
+    left = wanted = messages * len(swarm)
     for some in swarm.hear(swarm.protocol.arrival_bytes(name, bytes(SIZE))):
         left -= some
         if left <= 0:
@@ -143,60 +141,27 @@ def _bare_listen(peer: str, port: int, count: int, name: str, messages: int, gat
     return wanted - left
 
 
-def _bare_publish(peer: str, port: int, name: str, messages: int, gate: Callable[[], None]) -> None:
-    swarm = bare.Swarm(peer, port, 1)
-    sock: socket.socket = swarm._sockets[0]
-    sock.setblocking(True)
-    packed = swarm.protocol.publish(name, os.urandom(SIZE)) * BATCH
+def _bare_publish(protocol: Any, port: int, name: str, messages: int, gate: Callable[[], None]) -> None:
+    swarm = bare.Swarm(protocol, port, 1)
+    sock: socket.socket = swarm.sockets[0]
+    one = protocol.publish(name, os.urandom(SIZE))
+    packed = one * BATCH
     gate()
     # Redis answers every publish; somebody has to read that. And to the end: closing a socket
     # with something unread resets it, and throws away what the server had not read.
-    reader = threading.Thread(target=_read_all, args=(sock,), daemon=True)
+    reader = threading.Thread(target=_read_all, args=(sock, protocol.goodbye), daemon=True)
     reader.start()
     for _ in range(messages // BATCH):
         sock.sendall(packed)
-    sock.shutdown(socket.SHUT_WR)
+    sock.sendall(one * (messages % BATCH) + protocol.farewell)
+    if not protocol.goodbye:
+        sock.shutdown(socket.SHUT_WR)
     reader.join()
 
 
-def _read_all(sock: socket.socket) -> None:
-    buffer = bytearray(1 << 16)
+def _read_all(sock: socket.socket, goodbye: bytes) -> None:
+    """Until that comes, or the end."""
     with contextlib.suppress(ConnectionError):
-        while sock.recv_into(buffer):
-            pass
-
-
-def jetstream(bench: Bench, way: Way, count: int, messages: int) -> float:
-    port, name = bench.running(way).door, bench.new_name()
-    return _rate((_consume, way, port, name, count, messages), (_into_stream, way, port, name, messages),
-                 messages, count)
-
-
-def _into_stream(way: Way, port: int, name: str, messages: int, gate: Callable[[], None]) -> None:
-    way.send(port, name, [(0.0, [os.urandom(SIZE)] * messages)], gate)
-
-
-def _consume(way: Any, port: int, name: str, count: int, messages: int, gate: Callable[[], None]) -> int:
-    return asyncio.run(_consume_all(way, port, name, count, messages, gate))
-
-
-async def _consume_all(way: Any, port: int, name: str, count: int, messages: int, gate: Callable[[], None]) -> int:
-    """One durable consumer and one connection each, on one stream."""
-    from nats.js import api
-    client = await nats.connect(port)
-    await client.jetstream().add_stream(name=name, subjects=[name], storage=api.StorageType.FILE)
-    heard, ready = [0] * count, [0]
-
-    async def one(index: int) -> None:
-        def on_message(_body: bytes) -> bool:
-            heard[index] += 1
-            return heard[index] == messages
-
-        def is_ready() -> None:
-            ready[0] += 1
-            if ready[0] == count:
-                gate()
-        await way.receiving(port, f"{name}c{index}", on_message, is_ready, stream=name)
-    await asyncio.gather(*(one(index) for index in range(count)))
-    await client.jetstream().delete_stream(name)
-    return sum(heard)
+        while data := sock.recv(1 << 16):
+            if goodbye and data.endswith(goodbye):
+                return

@@ -18,7 +18,7 @@ from .live import USUAL
 
 LOW = 100.0
 SHARES = (0.01, 0.5, 0.9)
-SECONDS, LOW_SECONDS = 1.0, 3.0      # at 100 a second, 300 messages are the least that can say something of p99
+SECONDS, LOW_SECONDS = 1.0, 2.0
 
 
 def groups(bench: Bench) -> list[list[Case]]:
