@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -278,6 +279,129 @@ def test_a_full_outbox_raises_or_waits_as_asked(hub):
     patient.close(timeout=10)
 
 
+def test_many_messages_are_sent_with_one_receipt_and_come_in_batches(hub):
+    many = [b"%d" % index for index in range(20_000)]
+    with clients(hub, "a", "b") as (a, b):
+        b.subscribe("t.#")
+        with b.listen("t.#", timeout=5) as listener:
+            receipt = a.send_many("b", iter(many))
+            a.publish_many("t.1", many)
+            receipt.wait(timeout=10)
+            assert receipt.done
+            a.flush(timeout=10)
+            got, heard, sizes = [], [], []
+            for batch in b.receive_batches(timeout=5):
+                assert batch
+                sizes.append(len(batch))
+                got += [message.body for message in batch]
+                batch[-1].ack()
+                if len(got) == 2 * len(many):
+                    break
+            for batch in listener.batches():
+                heard += [message.body for message in batch]
+                if len(heard) == len(many):
+                    break
+        assert got == 2 * many and heard == many
+        assert max(sizes) > 1000
+        b.flush(timeout=5)
+    with Client(hub.add("c")) as c, Client(b._connection.profile) as b:
+        c.send("b", b"last").wait(timeout=5)
+        assert bodies(b, 1) == [b"last"]                 # the last of each batch acknowledged it all
+
+
+def test_no_messages_at_all_are_accepted_already(hub):
+    with clients(hub, "a") as (a,):
+        receipt = a.send_many("a", [])
+        assert receipt.done
+        receipt.wait(timeout=0)
+        with pytest.raises(Misuse, match="bad-name"):
+            a.send_many("no name", [])
+
+
+def test_receiving_one_by_one_and_in_batches_goes_on_where_the_other_stopped(hub):
+    with clients(hub, "a", "b") as (a, b):
+        a.send_many("b", [b"%d" % index for index in range(100)]).wait(timeout=5)
+        assert bodies(b, 10) == [b"%d" % index for index in range(10)]
+        assert [m.body for m in next(b.receive_batches(timeout=5))] == [b"%d" % index for index in range(10, 100)]
+        with b.listen("t", timeout=5) as listener:
+            a.publish_many("t", [b"1", b"2", b"3"])
+            assert next(iter(listener)).body == b"1"
+            assert next(listener).body == b"2"
+            assert [m.body for m in next(listener.batches())] == [b"3"]
+
+
+def test_a_receipt_for_many_tells_the_first_refusal(hub):
+    with clients(hub, "a") as (a,), pytest.raises(Refused, match="unknown-client"):
+        a.send_many("nobody", [b"x" * 1000] * 1000).wait(timeout=5)
+
+
+def test_of_many_with_a_wrong_one_among_them_nothing_is_put(hub):
+    with clients(hub, "a", outbox_bytes=10_000) as (a,):
+        for wrong, code in (("text", "bad-body"), (None, "bad-body"), (b"x" * (BODY_BYTES_MAX + 1), "body-too-large")):
+            with pytest.raises(Misuse, match=rf"bodies\[2\].*{code}"):
+                a.send_many("a", [b"1", b"2", wrong, b"4"])
+        with pytest.raises(Misuse, match=r"bodies\[0\]"):
+            a.send_many("a", b"not a list of bodies")
+        with pytest.raises(OutboxFull, match="outbox-full"):
+            a.publish_many("a", [b"x" * 1000] * 10)
+        assert a._connection.unaccepted() == 0
+        a.send_many("a", [b"x" * 1000] * 9).wait(timeout=5)
+
+
+def test_many_messages_wait_for_room_when_asked_to(hub):
+    with clients(hub, "a", "b", outbox_bytes=10_000, when_full="wait") as (a, b):
+        many = [b"%d" % index * 100 for index in range(1000)] + [b"x" * 20_000]
+        receipt = a.send_many("b", many)
+        assert a._connection.outbox.size < 21_000
+        receipt.wait(timeout=10)
+        assert bodies(b, len(many)) == many
+
+
+def test_threads_that_share_a_client_lose_double_and_reorder_nothing(hub):
+    count, threads = 5000, 4
+
+    def send(client, name):
+        for index in range(0, count, 10):
+            for number in range(index, index + 7):
+                client.send("b", b"%s:%d" % (name, number))
+            client.send_many("b", [b"%s:%d" % (name, number) for number in range(index + 7, index + 10)])
+
+    def receive(client, out):
+        for message in client.receive(timeout=3):
+            out.append(message.body)
+            message.ack()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with clients(hub, "a", "b", when_full="wait", outbox_bytes=100_000) as (a, b):
+            heard: list[list[bytes]] = [[], []]
+            working = [threading.Thread(target=send, args=(a, b"%d" % number)) for number in range(threads)]
+            working += [threading.Thread(target=receive, args=(b, out)) for out in heard]
+            for thread in working:
+                thread.start()
+            for thread in working:
+                thread.join(50)
+            a.flush(timeout=10)
+            assert sorted(heard[0] + heard[1]) == sorted(
+                b"%d:%d" % (number, index) for number in range(threads) for index in range(count))
+            for out in heard:
+                for number in range(threads):
+                    mine = [int(body.partition(b":")[2]) for body in out if body.startswith(b"%d:" % number)]
+                    assert mine == sorted(mine)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_closed_client_takes_no_more(hub):
+    with clients(hub, "a") as (a,):
+        for _ in range(100):
+            a.send("a", b"x")
+    for put in (a.send, a.publish, lambda to, body: a.send_many(to, [body])):
+        with pytest.raises(Misuse, match="closed"):
+            put("a", b"x")
+
+
 # Life and death of the hub ------------------------------------------------------------------------
 def test_nothing_accepted_is_missing_after_kill_9(hub):
     """Several rounds: senders under load, the hub killed at a random moment, everybody comes back."""
@@ -528,6 +652,42 @@ def test_the_async_client_speaks_the_same_verbs(hub):
             await b.unsubscribe("t.#")
             with pytest.raises(Refused, match="not-subscribed"):
                 await b.unsubscribe("t.#")
+    asyncio.run(story())
+
+
+def test_the_async_client_sends_many_and_receives_batches(hub):
+    profiles = hub.add("a"), hub.add("b")
+    many = [b"%d" % index for index in range(5000)]
+
+    async def heard(client):
+        out = []
+        async for batch in client.listen_batches("t.#", timeout=5):
+            out += [message.body for message in batch]
+            if len(out) == len(many):
+                return out
+
+    async def story():
+        async with AsyncClient(profiles[0], when_full="wait", outbox_bytes=20_000) as a, AsyncClient(profiles[1]) as b:
+            hearing = asyncio.create_task(heard(b))
+            await asyncio.sleep(0)                       # lets it ask
+            await b.ping()
+            await (await a.send_many("b", many)).wait(timeout=10)
+            await a.publish_many("t.1", many)
+            for index in range(100):
+                await a.send("b", b"%d" % index)
+            await a.flush(timeout=10)
+            got = []
+            async for batch in b.receive_batches(timeout=5):
+                got += [message.body for message in batch]
+                batch[-1].ack()
+                if len(got) == 5100:
+                    break
+            assert got == many + many[:100]
+            assert await hearing == many
+            with pytest.raises(Misuse, match=r"bodies\[1\]"):
+                await a.send_many("b", [b"", 7])
+            with pytest.raises(Refused, match="unknown-client"):
+                await (await a.send_many("nobody", [b"x"])).wait(timeout=5)
     asyncio.run(story())
 
 

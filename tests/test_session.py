@@ -1,9 +1,12 @@
 """The session, as conversations: greeting, asking, receiving, listening, over any number of connections."""
 
+from collections import deque
+
 import pytest
 
 from zbackbone import protocol as p
 from zbackbone.client import session as module
+from zbackbone.client.message import Arrival, Message
 from zbackbone.client.outbox import LINGER_S, Outbox
 from zbackbone.client.session import ACK_LINGER_S, ANSWER_S, LIVE_BYTES_MAX, RESEND_S, Listening, Session
 from zbackbone.errors import Refused, Silence
@@ -75,12 +78,21 @@ class Talk:
     def messages(self, most=99):
         """The inbox's next messages, one by one; their ack() is this session's."""
         out = []
-        while len(out) < most:
-            message = self.session.next(lambda number, skip: self.session.ack(number, skip, self.now))
-            if message is None:
-                break
-            out.append(message)
+        while len(out) < most and self.session.refill(self.acked):
+            out.append(self.session.ready.popleft())
         return out
+
+    def acked(self, arrival, after_s=0.0):
+        return self.session.acked(arrival, self.now + after_s)
+
+    def acks(self, number, skip, after_s=0.0):
+        """Acknowledges all before this place, by a message of no matter what."""
+        told = []
+        last = (number, 999, skip - 1) if skip else (number - 1, 1, 0)
+        envelope = p.Envelope("ann", 5, p.SEND, "me", ELSE, last[0], last[1])
+        arrival = Arrival(envelope, last[0], 0, lambda at: told.append(self.acked(at, after_s)), self.session.store)
+        Message(b"", None, arrival, last[2]).ack()
+        return told == [True]
 
     def bodies(self, most=99):
         return [message.body for message in self.messages(most)]
@@ -128,7 +140,7 @@ def test_nothing_else_is_said_before_the_welcome():
     talk.session.ask(p.Subscribe, "a")
     talk.session.receive()
     talk.session.listen(Listening(("a",), False))
-    talk.session.ack(3, 0, talk.now)
+    talk.acks(3, 0)
     assert talk.later(1.0) == []
     talk.hub(welcome())
     said = talk.says()
@@ -434,7 +446,7 @@ def test_who_talks_need_not_ping_but_asks_whether_anybody_hears():
     pings = 0
     for _ in range(40):
         talk.now += 1
-        talk.session.ack(int(talk.now), 0, talk.now - 1)
+        talk.acks(int(talk.now), 0, after_s=-1)
         pings += sum(type(c) is p.Ping for c in talk.says())
     assert pings == 1
     assert talk.session.is_dead(talk.now) is False
@@ -470,7 +482,7 @@ def test_who_talks_to_a_hub_that_answers_never_pings():
     talk = Talk()
     for _ in range(100):
         talk.now += 1
-        talk.session.ack(int(talk.now), 0, talk.now - 1)
+        talk.acks(int(talk.now), 0, after_s=-1)
         assert [type(c) for c in talk.says()] == [p.Ack]
         talk.hub(p.Accepted(ELSE, 1, []))
 
@@ -531,7 +543,7 @@ def test_due_is_called_again_when_something_is_due():
     assert talk.session.due_s(talk.now) == talk.now + 1.0
     talk.now += KEEPALIVE_S - 0.5
     assert talk.session.due_s(talk.now) == pytest.approx(talk.now + 0.5)
-    talk.session.ack(1, 0, talk.now)
+    talk.acks(1, 0)
     assert talk.session.due_s(talk.now) == talk.now + ACK_LINGER_S
     talk.sends()
     talk.says()
@@ -548,7 +560,7 @@ def test_waiting_for_the_hub_is_no_reason_to_look_again_at_once():
     assert talk.session.due_s(talk.now) > talk.now
     talk.session.broken()
     talk.sends()
-    talk.session.ack(1, 0, talk.now)
+    talk.acks(1, 0)
     talk.now += 10 * KEEPALIVE_S
     assert talk.session.due_s(talk.now) > talk.now
 
@@ -666,13 +678,13 @@ def test_another_store_has_numbers_of_its_own():
     for number in (1, 2, 3):
         talk.delivers(number)
     talk.session.take()
-    talk.session.ack(2, 0, talk.now)
+    talk.acks(2, 0)
     talk.session.broken()
     talk.connect(store=b"store--2")
     assert talk.says() == [p.Receive(0, WINDOW)]      # and no acknowledgement
     talk.delivers(1, previous=0)
     assert talk.takes() == [1]
-    talk.session.ack(2, 0, talk.now)
+    talk.acks(2, 0)
     assert talk.later(ACK_LINGER_S) == [p.Ack(2, 0)]
 
 
@@ -783,6 +795,83 @@ def test_a_batch_that_its_sender_packed_wrongly_is_passed_over_and_counted():
     talk.packed(3, b"good")
     assert talk.bodies() == [b"good"]
     assert talk.session.garbled == 2
+
+
+def test_messages_that_came_together_are_handed_over_together():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"a", b"b", b"c", skip=1)
+    talk.delivers(2, body=b"\xc1")
+    talk.packed(3, b"d", (b"e", {"k": "v"}))
+    batches = [[m.body for m in talk.session.unpacked(talk.acked)] for _ in range(4)]
+    assert batches == [[b"b", b"c"], [], [b"d", b"e"], []]
+
+
+def test_the_last_message_of_those_that_came_together_acknowledges_all_of_them():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"a", b"b")
+    talk.packed(2, b"c", b"d")
+    talk.session.unpacked(talk.acked)
+    talk.session.unpacked(talk.acked)[-1].ack()
+    assert talk.later(ACK_LINGER_S) == [p.Ack(3, 0)]
+
+
+def test_what_was_begun_one_by_one_goes_on_together():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"a", b"b", b"c")
+    assert talk.bodies(1) == [b"a"]
+    assert [m.body for m in talk.session.rest()] == [b"b", b"c"]
+    assert talk.session.rest() == [] and talk.bodies() == []
+
+
+def test_a_message_is_what_was_sent_and_equals_itself_alone():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"same", (b"same", {"k": "v"}), b"same")
+    talk.packed(2, b"same", b"same")
+    one, two, three, four, five = talk.messages()
+    assert [m.headers for m in (one, two, three, four)] == [{}, {"k": "v"}, {}, {}]
+    assert [m.place for m in (one, two, three, four, five)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    assert len({m.id for m in (one, two, three)}) == 3
+    assert (one.sender, one.to, one.topic, one.is_broadcast, one.missed) == ("ann", "me", None, False, 0)
+    twin = Message(*one)
+    assert one == one and one != twin and len({one, twin, one}) == 2
+    assert repr(one).endswith("from ann to me, 4 bytes>")
+
+
+class Hasty(deque):
+    """Messages that somebody else pops, one each time that a message is taken from behind."""
+
+    def pop(self):
+        self.others = [*getattr(self, "others", ()), *([self.popleft()] if self else [])]
+        return super().pop()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 11])
+@pytest.mark.parametrize("how", ["taken", "release", "rest"])
+def test_what_another_thread_pops_while_the_rest_is_dropped_comes_neither_twice_nor_never(how, count):
+    talk = Talk()
+    talk.receives()
+    bodies = [b"%d" % index for index in range(count)]
+    talk.packed(1, *bodies)
+    talk.session.refill(talk.acked)
+    talk.session.ready = Hasty(talk.session.ready)
+    if how == "rest":
+        after = talk.session.rest()
+    elif how == "taken":
+        talk.hub(p.Taken())
+        talk.session.inbox_error = None
+    else:
+        talk.session.release()
+    before, talk.session.ready = talk.session.ready.others, deque()
+    if how != "rest":
+        [receive] = talk.receives()
+        if receive.after == 0:
+            talk.packed(1, *bodies, previous=0)
+        after = talk.messages()
+    assert [m.body for m in (*before, *after)] == bodies
 
 
 @pytest.mark.parametrize("how", ["taken", "release"])
@@ -969,9 +1058,9 @@ def test_live_messages_over_this_connection_give_their_credit_back_at_once():
 
 def test_acknowledgements_wait_a_moment_for_the_next_one():
     talk = Talk()
-    assert talk.session.ack(1, 2, talk.now)
-    assert not talk.session.ack(2, 0, talk.now + 0.001)
-    assert not talk.session.ack(4, 0, talk.now + 0.002)
+    assert talk.acks(1, 2)
+    assert not talk.acks(2, 0, after_s=0.001)
+    assert not talk.acks(4, 0, after_s=0.002)
     assert talk.session.has_acks
     assert talk.later(ACK_LINGER_S * 0.9) == []
     assert talk.later(ACK_LINGER_S * 0.1 + 1e-9) == [p.Ack(4, 0)]
@@ -984,20 +1073,110 @@ def test_acknowledgements_wait_a_moment_for_the_next_one():
 
 def test_an_acknowledgement_of_less_is_none():
     talk = Talk()
-    talk.session.ack(3, 2, talk.now)
+    talk.acks(3, 2)
     talk.later(1.0)
     for ack in ((3, 2), (3, 1), (3, 0), (2, 9), (0, 0)):
-        assert not talk.session.ack(*ack, talk.now)
+        talk.acks(*ack)
         assert talk.later(1.0) == []
-    talk.session.ack(3, 3, talk.now)
+    talk.acks(3, 3)
     assert talk.later(1.0) == [p.Ack(3, 3)]
+
+
+class Marks(list):
+    """Marks among which another one comes while they are looked at."""
+
+    def __init__(self, late, when):
+        super().__init__()
+        self.late, self.when = late, when
+
+    def look(self, when):
+        if self.late is not None and self.when == when:
+            message, self.late = self.late, None
+            message.ack()
+
+    def __len__(self):
+        self.look("before they are counted")
+        count = super().__len__()
+        self.look("after they were counted")
+        return count
+
+    def __delitem__(self, which):
+        self.look("before they are forgotten")
+        super().__delitem__(which)
+        self.look("after they were forgotten")
+
+
+@pytest.mark.parametrize("when", ["before they are counted", "after they were counted",
+                                  "before they are forgotten", "after they were forgotten"])
+def test_an_acknowledgement_made_while_others_are_looked_at_is_not_lost(when):
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"a", b"b", b"c", b"d")
+    first, _, third, _ = talk.messages()
+    arrival = first[2]
+    arrival.marks = Marks(third, when)
+    arrival.mark = arrival.marks.append
+    first.ack()
+    said = talk.later(ACK_LINGER_S) + talk.later(ACK_LINGER_S)
+    assert arrival.marks.late is None and said[-1] == p.Ack(1, 3)
+    assert list(arrival.marks) == [] and not arrival.told
+
+
+def test_the_highest_of_many_acknowledgements_is_told_in_whatever_order_they_were_made():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"a", b"b")
+    talk.packed(2, b"c", b"d", b"e")
+    messages = talk.messages()
+    for index in (3, 0, 2, 1, 0):
+        messages[index].ack()
+    assert talk.later(ACK_LINGER_S) == [p.Ack(2, 2)]
+    messages[4].ack()
+    messages[0].ack()
+    assert talk.later(ACK_LINGER_S) == [p.Ack(3, 0)]
+
+
+def test_the_hub_is_told_once_however_many_are_acknowledged():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, *[b"x"] * 50)
+    told = []
+    talk.session.refill(lambda arrival: told.append(talk.acked(arrival)))
+    for message in talk.session.ready:
+        message.ack()
+    assert told == [True]
+    assert talk.later(ACK_LINGER_S) == [p.Ack(2, 0)]
+
+
+def test_acknowledgements_do_not_pile_up_without_a_connection():
+    talk = Talk()
+    talk.receives()
+    talk.packed(1, b"a", b"b", b"c")
+    first, second, third = talk.messages()
+    first.ack()
+    talk.session.broken()
+    for message in (first, second) * 50:
+        message.ack()
+    assert first[2].marks == [] and talk.session.has_acks
+    talk.connect()
+    assert talk.says(p.Ack) == [p.Ack(1, 2)]
+    third.ack()
+    assert talk.later(ACK_LINGER_S) == [p.Ack(2, 0)]
+
+
+def test_a_live_message_needs_no_acknowledgement():
+    arrival = Arrival(p.Envelope("ann", 5, p.PUBLISH, "a", ELSE, 1, 1), 0, 0)
+    message = Message(b"x", None, arrival, 0)
+    for _ in range(3):
+        message.ack()
+    assert arrival.marks == []
 
 
 def test_acknowledgements_can_be_sent_at_once():
     talk = Talk()
     talk.session.ack_now()
     assert talk.says() == []
-    talk.session.ack(3, 0, talk.now)
+    talk.acks(3, 0)
     talk.session.ack_now()
     assert talk.says() == [p.Ack(3, 0)]
     talk.session.ack_now()
@@ -1009,7 +1188,7 @@ def test_the_last_acknowledgement_is_told_anew_after_a_reconnect_before_receivin
     talk.receives()
     talk.delivers(1)
     talk.takes()
-    talk.session.ack(2, 0, talk.now)
+    talk.acks(2, 0)
     talk.later(1.0)
     talk.session.broken()
     talk.connect()
@@ -1019,7 +1198,7 @@ def test_the_last_acknowledgement_is_told_anew_after_a_reconnect_before_receivin
 def test_an_acknowledgement_made_while_away_is_told_on_return():
     talk = Talk()
     talk.session.broken()
-    talk.session.ack(2, 0, talk.now)
+    talk.acks(2, 0)
     assert talk.later(1.0) == []
     talk.connect()
     assert talk.says() == [p.Ack(2, 0)]
@@ -1028,7 +1207,7 @@ def test_an_acknowledgement_made_while_away_is_told_on_return():
 def test_a_ping_is_behind_what_has_not_been_confirmed():
     """So that its answer confirms the acknowledgements, even if they were lost once."""
     talk = Talk()
-    talk.session.ack(2, 0, talk.now)
+    talk.acks(2, 0)
     talk.later(1.0)
     talk.session.ping(talk.now)
     assert [type(c) for c in talk.says()] == [p.Ack, p.Credit, p.Ping]
@@ -1047,7 +1226,7 @@ def test_bye_tells_the_last_acknowledgement_and_what_is_settled():
     talk.sends()
     talk.says()
     talk.hub(p.Accepted(BOX, 1, []))
-    talk.session.ack(5, 0, talk.now)
+    talk.acks(5, 0)
     talk.session.bye()
     assert talk.says() == [p.Ack(5, 0), p.Bye(BOX, 1)]
     other = Talk(connected=False)

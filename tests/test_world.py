@@ -107,7 +107,8 @@ class Person:
             case _:
                 way, address, wanted = p.BROADCAST, "", others
         for _ in range(rng.choice((1, 1, 1, 3))):
-            batch = self.session.put(way, address, body, len(body) + 5, self.world.now_s)
+            batch = self.session.outbox.add(way, address, body) \
+                or self.session.put(way, address, body, len(body) + 5, self.world.now_s)
             self.sent.append((counter, body, wanted, batch))
             counter = next(self.counter)
             body = f"{self.label}/{self.lives}/{counter}".encode()
@@ -117,18 +118,19 @@ class Person:
             self.is_receiving = True
             self.session.receive()
         self.session.inbox_error = None
-        arrived = self.session.take()
-        if arrived is None:
+        if not self.session.has_messages:
             if not self.session._receiving:     # another process of this client took it, and died
                 self.session.receive()
             return False
-        arrival = Arrival(arrived.envelope, arrived.number, 0, self.ack)
-        for message in unpack(arrival, arrived.body, arrived.skip):
-            self.got[-1].append(message)
+        if self.world.rng.random() < 0.3:
+            self.got[-1] += self.session.rest() or self.session.unpacked(self.acked)
+        elif self.session.refill(self.acked):
+            for _ in range(self.world.rng.randint(1, len(self.session.ready))):
+                self.got[-1].append(self.session.ready.popleft())
         return True
 
-    def ack(self, number, skip):
-        self.session.ack(number, skip, self.world.now_s)
+    def acked(self, arrival):
+        self.session.acked(arrival, self.world.now_s)
 
     def ack_some(self):
         got = self.got[-1]
@@ -164,7 +166,7 @@ class Person:
     def hear_live(self):
         while self.listening is not None and self.listening.queue:
             arrived = self.listening.queue.popleft()
-            arrival = Arrival(arrived.envelope, 0, arrived.missed, None)
+            arrival = Arrival(arrived.envelope, 0, arrived.missed)
             self.live += [m.body for m in unpack(arrival, arrived.body, 0)]
 
 

@@ -496,6 +496,8 @@ def unpack_batch(data: bytes | memoryview, count: int) -> list[Item]:
         raise Garbled("garbled", "a batch that is not msgpack") from error
     if type(items) is not tuple or len(items) != count:
         raise Garbled("garbled", "a batch without the messages it announces")
+    if set(map(type, items)) <= {bytes}:               # as most are; the loop below takes three times as long
+        return items  # type: ignore[return-value]
     for item in items:
         if type(item) is not bytes and not _is_item_with_headers(item):
             raise Garbled("garbled", "a batch with something that is no message")

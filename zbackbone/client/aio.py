@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -13,31 +13,31 @@ from ..auth.keys import Profile
 from ..errors import OutboxFull
 from ..topics import parse_pattern
 from .connection import Connection
-from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, check_option, listening_of, outcome, profile_of,
-                   stop_waiting)
+from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, bodies_of, check_option, listening_of, outcome,
+                   profile_of, stop_waiting)
 from .message import Message
-from .outbox import Batch
+from .outbox import Batch, bodies_size
 from .session import Listening, Request
 
 
 class AsyncReceipt:
     """As Receipt; `await receipt` is `await receipt.wait()`."""
 
-    __slots__ = ("_batch", "_client")
+    __slots__ = ("_batches", "_client")
 
-    def __init__(self, batch: Batch, client: "AsyncClient") -> None:
-        self._batch = batch
+    def __init__(self, batches: tuple[Batch, ...], client: "AsyncClient") -> None:
+        self._batches = batches
         self._client = client
 
     @property
     def done(self) -> bool:
-        return self._batch.settled
+        return not self._batches or self._batches[-1].settled
 
     async def wait(self, timeout: float | None = None) -> None:
         """As Receipt.wait()."""
-        if not self._batch.settled:
-            await self._client._wait(lambda: self._batch.settled, timeout, "the hub has not accepted the message")
-        outcome(self._batch)
+        if not self.done:
+            await self._client._wait(lambda: self.done, timeout, "the hub has not accepted the message")
+        outcome(self._batches)
 
     def __await__(self) -> Generator[Any, None, None]:
         return self.wait().__await__()
@@ -59,7 +59,9 @@ class AsyncClient:
         self._waiters: set[asyncio.Future[None]] = set()
         self._told = False
         self._connection = Connection(profile_of(profile), self._lock, self._tell,
-                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive)
+                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive,
+                                      receipt_for=lambda batch: AsyncReceipt((batch,), self))
+        self._add = self._connection.outbox.add
 
     def _tell(self) -> None:
         # From the I/O thread: wake the loop once, however much has changed.
@@ -90,30 +92,58 @@ class AsyncClient:
 
     async def send(self, to: str, body: bytes, headers: dict[str, str] | None = None) -> AsyncReceipt:
         """As Client.send; waits only for room, when when_full="wait"."""
-        return await self._put(p.SEND, to, body, headers)
+        batch = None if headers else self._add(p.SEND, to, body)
+        if batch is None or batch.sealed:
+            return await self._put(p.SEND, to, body, headers, batch)
+        return batch.receipt  # type: ignore[no-any-return]
 
     async def publish(self, topic: str, body: bytes, headers: dict[str, str] | None = None) -> AsyncReceipt:
         """As Client.publish."""
-        return await self._put(p.PUBLISH, topic, body, headers)
+        batch = None if headers else self._add(p.PUBLISH, topic, body)
+        if batch is None or batch.sealed:
+            return await self._put(p.PUBLISH, topic, body, headers, batch)
+        return batch.receipt  # type: ignore[no-any-return]
 
     async def broadcast(self, body: bytes, headers: dict[str, str] | None = None) -> AsyncReceipt:
         """As Client.broadcast."""
-        return await self._put(p.BROADCAST, "", body, headers)
+        return await self._put(p.BROADCAST, "", body, headers, None)
 
-    async def _put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None) -> AsyncReceipt:
+    async def _put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None,
+                   added: Batch | None) -> AsyncReceipt:
+        connection = self._connection
+        if added is not None and not connection.take_back(added, body):
+            return added.receipt  # type: ignore[no-any-return]
         address = address_of(way, address)
+        size = p.check_message(body, headers)
+        batch = await self._when_room(size, lambda: connection.put(way, address, body, headers, size))
+        return batch.receipt  # type: ignore[no-any-return]
+
+    async def send_many(self, to: str, bodies: Iterable[bytes]) -> AsyncReceipt:
+        """As Client.send_many."""
+        return await self._put_many(p.SEND, to, bodies)
+
+    async def publish_many(self, topic: str, bodies: Iterable[bytes]) -> AsyncReceipt:
+        """As Client.publish_many."""
+        return await self._put_many(p.PUBLISH, topic, bodies)
+
+    async def _put_many(self, way: int, address: str, bodies: Iterable[bytes]) -> AsyncReceipt:
+        connection = self._connection
+        address = address_of(way, address)
+        checked = bodies_of(bodies)
+        batches: list[Batch] = []
+        for part in connection.parts(checked) if self._waits else [checked]:
+            batches += await self._when_room(
+                bodies_size(part), lambda part=part: connection.put_many(way, address, part))  # type: ignore[misc]
+        return AsyncReceipt(tuple(batches), self)
+
+    async def _when_room(self, size: int, put: Callable[[], Any]) -> Any:
         while True:
             try:
-                batch = self._connection.put(way, address, body, headers)
+                return put()
             except OutboxFull:
                 if not self._waits:
                     raise
-                await self._wait(self._connection.has_room_again, None, "the outbox has not emptied")
-                continue
-            receipt = batch.receipt
-            if receipt is None:
-                receipt = batch.receipt = AsyncReceipt(batch, self)
-            return receipt  # type: ignore[no-any-return]
+            await self._wait(lambda: self._connection.has_room_again(size), None, "the outbox has not emptied")
 
     async def flush(self, timeout: float | None = None) -> None:
         """As Client.flush."""
@@ -130,10 +160,26 @@ class AsyncClient:
         """As Client.receive: `async for message in me.receive(timeout=1)`."""
         connection = self._connection
         connection.receive()
+        pop = connection.session.ready.popleft
         while True:
-            message = connection.next()
-            if message is not None:
+            try:
+                message = pop()
+            except IndexError:
+                if not connection.refill() and not await self._poll(connection.has_messages, timeout):
+                    if not self.connected:
+                        raise connection.silence("nothing came") from None
+                    return
+            else:
                 yield message
+
+    async def receive_batches(self, timeout: float | None = None) -> AsyncIterator[list[Message]]:
+        """As Client.receive_batches."""
+        connection = self._connection
+        connection.receive()
+        while True:
+            batch = connection.next_batch()
+            if batch:
+                yield batch
             elif not await self._poll(connection.has_messages, timeout):
                 if not self.connected:
                     raise connection.silence("nothing came")
@@ -164,6 +210,17 @@ class AsyncClient:
     async def listen(self, *patterns: str, broadcasts: bool = False,
                      timeout: float | None = None) -> AsyncIterator[Message]:
         """As Client.listen: `async for message in me.listen("soar.#", timeout=1)`."""
+        batches = self.listen_batches(*patterns, broadcasts=broadcasts, timeout=timeout)
+        try:
+            async for batch in batches:
+                for message in batch:
+                    yield message
+        finally:
+            await batches.aclose()
+
+    async def listen_batches(self, *patterns: str, broadcasts: bool = False,
+                             timeout: float | None = None) -> AsyncGenerator[list[Message], None]:
+        """As Client.listen(...).batches(): `async for batch in me.listen_batches("soar.#", timeout=1)`."""
         connection = self._connection
         listening: Listening = listening_of(patterns, broadcasts)
         connection.listen(listening)
@@ -171,10 +228,9 @@ class AsyncClient:
             await self._wait(lambda: connection.is_listening(listening), 30.0, "the hub has not let us listen")
             while True:
                 batch = connection.take_live(listening)
-                if batch is not None:
-                    for message in batch:
-                        yield message
-                elif not await self._poll(lambda: connection.has_live(listening), timeout):
+                if batch:
+                    yield batch
+                elif batch is None and not await self._poll(lambda: connection.has_live(listening), timeout):
                     return
         finally:
             connection.unlisten(listening)

@@ -15,7 +15,9 @@ import random
 import select
 import threading
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import zmq
@@ -26,8 +28,8 @@ from ..errors import BackboneError, Garbled, KeyRefused, Misuse, OutboxFull, Ref
 from ..topics import BROADCAST_KEY, ECHO_KEY, live_filter
 from . import sockets
 from .message import Arrival, Message, unpack
-from .outbox import Batch, Outbox
-from .session import Listening, Request, Session
+from .outbox import ITEM_BYTES, LINGER_S, Batch, Outbox, bodies_size
+from .session import ACK_LINGER_S, Listening, Request, Session
 
 log = logging.getLogger("zbackbone.client")
 
@@ -35,20 +37,22 @@ BACKOFF_S = (0.05, 2.0)        # between attempts, doubling, each a random half 
 REFUSED_BACKOFF_S = (1.0, 60.0)    # when the hub has said no, or is the wrong one: only people mend that
 CLOSE_S = 3.0
 HEARD_MAX = 64                 # messages heard in one go, before the lock is given up
+PART_BYTES = 1 << 20           # of many messages put at once: so much before the first of it is sent
 
 
 class Connection:
     """Everything both faces share. What blocks is in the faces; nothing here does.
 
     lock: reentrant; the faces wait on it. changed: called, under the lock, whenever something
-    may have come true that a face waits for.
+    may have come true that a face waits for. receipt_for: as in Outbox.
     """
 
     def __init__(self, profile: Profile, lock: Any, changed: Callable[[], None], *,
-                 outbox_bytes: int, keepalive_s: float) -> None:
+                 outbox_bytes: int, keepalive_s: float, receipt_for: Callable[[Batch], Any]) -> None:
         self.profile = profile
         self.lock = lock
-        self.session = Session(os.urandom(8), Outbox(os.urandom(8), outbox_bytes), keepalive_s)
+        self.outbox = Outbox(os.urandom(8), outbox_bytes, receipt_for)
+        self.session = Session(os.urandom(8), self.outbox, keepalive_s)
         self.session.on_settled = self._settled
         self.trouble: BackboneError | None = None      # why there is no connection, if there is none
         self._changed = changed
@@ -69,32 +73,64 @@ class Connection:
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
         self._awake = True
+        self._sleeps_until_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"zbackbone {profile.name}", daemon=True)
         self._thread.start()
 
     # For the faces: all of these take the lock and return at once ------------------------------
-    def put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None) -> Batch:
-        """Raises Misuse, OutboxFull, KeyRefused."""
-        size = p.check_message(body, headers)
+    def put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None, size: int) -> Batch:
+        """size: as check_message() has it. Raises Misuse "closed", OutboxFull, KeyRefused."""
         item: p.Item = (body, headers) if headers else body
         with self.lock:
-            self._check_open()
-            if not self.session.outbox.has_room(size):
-                raise OutboxFull("outbox-full", f"{self.session.outbox.size} bytes wait here for the hub to accept;"
-                                                " flush() waits for them, or construct with when_full='wait'")
-            if type(self.trouble) is KeyRefused:
-                raise self.trouble
+            self._check_put(size, 1)
             now_s = time.monotonic()
+            open_before, last_before = self.outbox.open, self.outbox.last
             batch = self.session.put(way, address, item, size, now_s)
-            if batch.number:                           # it is full
-                self._send_due(now_s)
-            elif batch.count == 1:
-                outbox = self.session.outbox
-                if not outbox.sent and not outbox.unsent:
-                    self._send_due(now_s)              # a lone one leaves at once
-                else:
-                    self._wake()                       # to be sent when it has lingered
+            self._after_put(open_before, last_before, now_s)
             return batch
+
+    def take_back(self, batch: Batch, body: bytes) -> bool:
+        """As Outbox.take_back()."""
+        with self.lock:
+            return self.outbox.take_back(batch, body)
+
+    def put_many(self, way: int, address: str, bodies: list[bytes]) -> list[Batch]:
+        """All or nothing. Raises OutboxFull, KeyRefused."""
+        batches = []
+        with self.lock:
+            self._check_put(bodies_size(bodies), len(bodies))
+            for part in self.parts(bodies):
+                now_s = time.monotonic()
+                open_before, last_before = self.outbox.open, self.outbox.last
+                batches += self.session.put_many(way, address, part, now_s)
+                self._after_put(open_before, last_before, now_s)
+        return batches
+
+    def parts(self, bodies: list[bytes]) -> Iterator[list[bytes]]:
+        """Many messages, as many at once as neither hold the lock for long nor fill a quarter of the outbox."""
+        sizes = list(accumulate(map(ITEM_BYTES.__add__, map(len, bodies)), initial=0))
+        most = min(PART_BYTES, self.outbox.bytes_max // 4)
+        start = 0
+        while start < len(bodies):
+            stop = max(start + 1, bisect_right(sizes, sizes[start] + most) - 1)
+            yield bodies[start:stop]
+            start = stop
+
+    def _check_put(self, size: int, messages: int) -> None:
+        self._check_open()
+        if not self.outbox.has_room(size, messages):
+            raise OutboxFull("outbox-full", f"{self.outbox.size} of {self.outbox.bytes_max} bytes wait here for the hub"
+                                            f" to accept, and {size} don't fit; flush() waits for them, or construct"
+                                            " with when_full='wait'")
+        if type(self.trouble) is KeyRefused:
+            raise self.trouble
+
+    def _after_put(self, open_before: Batch | None, last_before: int, now_s: float) -> None:
+        outbox = self.outbox
+        if outbox.last != last_before or not (outbox.sent or outbox.unsent):
+            self._send_due(now_s)                      # what is full; and a lone one leaves at once
+        if outbox.open is not None and outbox.open is not open_before:
+            self._wake_by(now_s + LINGER_S)            # for others to be sent when they have lingered
 
     def ask(self, make: Callable[..., Any], *fields: Any, again: bool = True) -> Request:
         with self.lock:
@@ -128,21 +164,33 @@ class Connection:
             self.session.receive()
             self._send_due(time.monotonic())
 
-    def next(self) -> Message | None:
-        """The inbox's next message, or None."""
+    def refill(self) -> bool:
+        """As Session.refill()."""
         with self.lock:
-            session = self.session
-            held = len(session.inbox)
-            message = session.next(self.ack)
-            if held and len(session.inbox) < 2:
-                self._send_due(time.monotonic())       # gives its credit back
-            return message
+            held = len(self.session.inbox)
+            refilled = self.session.refill(self._acked)
+            self._give_credit(held)
+            return refilled
 
-    def ack(self, number: int, skip: int) -> None:
-        session = self.session
+    def next_batch(self) -> list[Message]:
+        """The inbox's next messages that came together; none when there are none now."""
         with self.lock:
-            if session.ack(number, skip, time.monotonic()):
-                self._wake()
+            held = len(self.session.inbox)
+            batch = self.session.rest()
+            while not batch and self.session.inbox:
+                batch = self.session.unpacked(self._acked)
+            self._give_credit(held)
+            return batch
+
+    def _give_credit(self, held: int) -> None:
+        if held and len(self.session.inbox) < 2:
+            self._send_due(time.monotonic())
+
+    def _acked(self, arrival: Arrival) -> None:
+        with self.lock:
+            now_s = time.monotonic()
+            if self.session.acked(arrival, now_s):
+                self._wake_by(now_s + ACK_LINGER_S)
 
     def listen(self, listening: Listening) -> None:
         with self.lock:
@@ -170,7 +218,7 @@ class Connection:
                 return None
             arrived = listening.queue.popleft()
             listening.size -= arrived.size
-        return self._unpack(Arrival(arrived.envelope, 0, arrived.missed, None), arrived.body, 0)
+        return self._unpack(Arrival(arrived.envelope, 0, arrived.missed), arrived.body, 0)
 
     def _unpack(self, arrival: Arrival, body: bytes, skip: int) -> list[Message]:
         try:
@@ -185,7 +233,7 @@ class Connection:
         """Everything so far is on its way; the answer comes behind all acknowledgements."""
         with self.lock:
             self._check_open()
-            self.session.outbox.seal()
+            self.outbox.seal()
             self.session.ack_now()
             now_s = time.monotonic()
             self._send_due(now_s)
@@ -201,7 +249,7 @@ class Connection:
 
     def unaccepted(self) -> int:
         """Messages that the hub has not answered for."""
-        outbox = self.session.outbox
+        outbox = self.outbox
         with self.lock:
             return sum(b.count for b in (*outbox.sent, *outbox.unsent)) + (outbox.open.count if outbox.open else 0)
 
@@ -209,9 +257,10 @@ class Connection:
     def is_closed(self) -> bool:
         return self._closing
 
-    def has_room_again(self) -> bool:
-        """Whether a full outbox has emptied enough to be worth filling again."""
-        return self.session.outbox.size <= self.session.outbox.bytes_max * 3 // 4
+    def has_room_again(self, size: int) -> bool:
+        """Whether a full outbox has emptied enough for so many bytes, and to be worth filling again."""
+        outbox = self.outbox
+        return outbox.size <= outbox.bytes_max * 3 // 4 and outbox.has_room(size)
 
     def silence(self, what: str) -> BackboneError:
         """The error for `what` that didn't happen in time: the cause, if one is known."""
@@ -227,6 +276,7 @@ class Connection:
             if self._closing:
                 return
             self._closing = True
+            self.outbox.seal()                         # add() doesn't ask whether this is closed
             self._wake()
         if threading.current_thread() is not self._thread:
             # Bounded: a KeyboardInterrupt in a wait may leave the lock with this thread for good.
@@ -270,6 +320,10 @@ class Connection:
             except BlockingIOError:
                 pass                                   # full of wake-ups already
 
+    def _wake_by(self, at_s: float) -> None:
+        if self._sleeps_until_s > at_s:
+            self._wake()
+
     # The I/O thread ----------------------------------------------------------------------------
     def _run(self) -> None:
         try:
@@ -277,16 +331,17 @@ class Connection:
                 with self.lock:
                     if self._closing:
                         return
-                    again, wait_s = self._turn(time.monotonic())
-                    self._awake = again
+                    again, until_s = self._turn(time.monotonic())
+                    self._awake, self._sleeps_until_s = again, until_s
                 if not again:
-                    self._sleep(wait_s)
+                    self._sleep(until_s)
         except Exception:
             log.exception("the connection's thread failed; this client is closed")
             self.trouble = Silence("failed", "this client's connection has failed inside; make a new one, report it")
         finally:
             with self.lock:
                 self._closing = self._closed = True
+                self.outbox.seal()
                 if self._dealer is not None:
                     self.session.bye()
                     with contextlib.suppress(zmq.Again):
@@ -301,23 +356,23 @@ class Connection:
                 self._changed()
             self._context.term()
 
-    def _sleep(self, wait_s: float) -> None:
+    def _sleep(self, until_s: float) -> None:
         poll = select.poll()
         poll.register(self._wake_out, select.POLLIN)
         for sock in (self._dealer, self._monitor, self._sub):
             if sock is not None:
                 poll.register(sock.getsockopt(zmq.FD), select.POLLIN)
-        poll.poll(max(0.0, wait_s) * 1000)
+        poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
         try:
             os.read(self._wake_out, 4096)
         except BlockingIOError:
             pass
 
     def _turn(self, now_s: float) -> tuple[bool, float]:
-        """Hears and sends what there is. Returns whether to go on at once, else seconds to sleep."""
+        """Hears and sends what there is. Returns whether to go on at once, else until when to sleep."""
         if self._dealer is None:
             if now_s < self._next_try_s:
-                return False, self._next_try_s - now_s
+                return False, self._next_try_s
             self._connect(now_s)
         heard = self._hear(now_s)
         heard += self._hear_live()
@@ -337,7 +392,7 @@ class Connection:
             self.session.notices.clear()
         if heard >= HEARD_MAX or self._dealer.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             return True, 0.0
-        return False, self.session.due_s(now_s) - time.monotonic()
+        return False, self.session.due_s(now_s)
 
     def _hear(self, now_s: float) -> int:
         heard = 0
@@ -388,6 +443,8 @@ class Connection:
             # What comes first says more: behind a refused key the connection is merely closed.
             if self.trouble is None or type(trouble) is KeyRefused:
                 self.trouble = trouble
+                if type(trouble) is KeyRefused:
+                    self.outbox.seal()                 # put() tells whoever goes on, add() would not
         return gone
 
     def _connect(self, now_s: float) -> None:

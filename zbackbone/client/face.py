@@ -1,6 +1,7 @@
 """Face: what Client and AsyncClient have in common: arguments checked, errors chosen."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .. import protocol as p
@@ -45,7 +46,20 @@ def check_option(when_full: str) -> None:
         raise Misuse("bad-option", f"when_full is 'raise' or 'wait', not {when_full!r}")
 
 
-def outcome(batch: Batch) -> None:
-    """Raises Refused when the settled batch was."""
-    if batch.refusal is not None:
-        raise Refused(*batch.refusal)
+def bodies_of(bodies: Iterable[bytes]) -> list[bytes]:
+    """They, each checked. Raises Misuse, which names the index."""
+    out = list(bodies)
+    if not set(map(type, out)) <= {bytes} or max(map(len, out), default=0) > p.BODY_BYTES_MAX:
+        for index, body in enumerate(out):
+            try:
+                p.check_message(body, None)
+            except Misuse as error:
+                raise Misuse(error.code, f"bodies[{index}]: {error.text}") from None
+    return out
+
+
+def outcome(batches: Sequence[Batch]) -> None:
+    """Raises Refused when one of these settled batches was, for the first that was."""
+    for batch in batches:
+        if batch.refusal is not None:
+            raise Refused(*batch.refusal)

@@ -3,13 +3,16 @@
 A connection shell feeds it and sends what due() gives; it survives any number of connections.
 
     opened() hear(header, body) broken()      what the connection tells it
-    put() ask() receive() ack() listen()      what the application wants
+    put() ask() receive() listen()            what the application wants
     due(now_s) -> frames, due_s()             what to send, and when to look again
     inbox, listeners, ...                     what came for the application
+
+Two things are done without the lock that all else here is called under, since both are done
+once a message: ready.popleft(), and message.ack(), which tells us by acked() that it has.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import protocol as p
@@ -93,6 +96,7 @@ class Session:
         self.requests: dict[int, Request] = {}
         self.listeners: list[Listening] = []
         self.inbox: deque[Arrived] = deque()
+        self.ready: deque[Message] = deque()         # the rest of a batch, unpacked, for whoever pops it first
         self.inbox_error: BackboneError | None = None
         self.missed = 0                              # live messages, as far as numbers tell
         self.garbled = 0                             # batches and frames that made no sense
@@ -104,9 +108,9 @@ class Session:
         self._receiving = False
         self._received = 0                           # highest inbox number that came
         self._handed = 0                             # and that the application got, or is being given
-        self._unpacked: deque[Message] = deque()     # the rest of that batch
         self._resume = (0, 0)                        # a batch given in part before it was dropped, and how much
         self._ack = (0, 0)
+        self._acked: list[Arrival] = []              # they have marks that _ack doesn't know yet
         self._ack_at: float | None = None
         self._held = 0                               # bytes in `inbox`
         self._used = self._granted = 0               # inbox bytes since the last Receive
@@ -134,6 +138,7 @@ class Session:
         """The connection is gone; what was under way waits for the next."""
         self.welcome = None
         self._greeted = False
+        self._look_at_acks()                         # from here on acked() looks at once
         self._frames.clear()
         self._ping = None
         self.outbox.rewind()
@@ -156,6 +161,11 @@ class Session:
         if not self.outbox.sent and not self.outbox.unsent:
             self._progress_s = now_s
         return self.outbox.put(way, address, item, size, now_s)
+
+    def put_many(self, way: int, address: str, bodies: Sequence[bytes], now_s: float) -> list[Batch]:
+        if not self.outbox.sent and not self.outbox.unsent:
+            self._progress_s = now_s
+        return self.outbox.put_many(way, address, bodies, now_s)
 
     def ask(self, make: Callable[..., Any], *fields: Any, again: bool = True) -> Request:
         """Sends make(request number, *fields) when it can. again: asking twice does no harm."""
@@ -194,40 +204,65 @@ class Session:
         self._handed = arrived.number
         return arrived
 
-    def ack(self, number: int, skip: int, now_s: float) -> bool:
-        """Done with all before this. Returns whether due() must be looked at sooner than before."""
-        if (number, skip) <= self._ack:
+    @property
+    def has_messages(self) -> bool:
+        """Whether refill() would have some."""
+        return bool(self.ready or self.inbox)
+
+    def refill(self, tell: Callable[[Arrival], None]) -> bool:
+        """Whether there are messages in `ready`, or were just now. tell: as in Arrival; calls acked()."""
+        while not self.ready:
+            if not self.inbox:
+                return False
+            self.ready.extend(self.unpacked(tell))
+        return True
+
+    def unpacked(self, tell: Callable[[Arrival], None]) -> list[Message]:
+        """The messages that came together next, as they are; none when they make no sense, or nothing came."""
+        arrived = self.take()
+        if arrived is None:
+            return []
+        try:
+            return unpack(Arrival(arrived.envelope, arrived.number, 0, tell, self.store), arrived.body, arrived.skip)
+        except Garbled:
+            self.garbled += 1                        # its sender packed nonsense; nobody can read it
+            return []
+
+    def rest(self) -> list[Message]:
+        """What is left in `ready`, taken from those who would pop it.
+
+        From behind, so that it is whole however many are popped meanwhile in front.
+        """
+        out: deque[Message] = deque()
+        try:
+            while True:
+                out.appendleft(self.ready.pop())
+        except IndexError:
+            return list(out)
+
+    def acked(self, arrival: Arrival, now_s: float) -> bool:
+        """Messages of this batch were acknowledged. Returns whether due() must be looked at sooner than before."""
+        if arrival.store != self.store:
+            arrival.done()                           # another store's numbers mean other messages
             return False
-        self._ack = (number, skip)
+        if not arrival.told:
+            arrival.told = True
+            self._acked.append(arrival)
+        if self.welcome is None:
+            self._look_at_acks()                     # nobody else would, for a while
         if self._ack_at is None:
             self._ack_at = now_s + ACK_LINGER_S
             return True
         return False
 
-    @property
-    def has_messages(self) -> bool:
-        """Whether next() may have one."""
-        return bool(self._unpacked or self.inbox)
-
-    def next(self, ack: Callable[[int, int], None]) -> Message | None:
-        """The inbox's next message for the application, whose ack() calls `ack`; None when there is none now."""
-        while not self._unpacked:
-            arrived = self.take()
-            if arrived is None:
-                return None
-            try:
-                arrival = Arrival(arrived.envelope, arrived.number, 0, self._ack_in(self.store, ack))
-                self._unpacked.extend(unpack(arrival, arrived.body, arrived.skip))
-            except Garbled:
-                self.garbled += 1                    # its sender packed nonsense; nobody can read it
-        return self._unpacked.popleft()
-
-    def _ack_in(self, store: bytes | None, ack: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """`ack`, as long as the hub has this store: another's numbers mean other messages."""
-        def ack_there(number: int, skip: int) -> None:
-            if self.store == store:
-                ack(number, skip)
-        return ack_there
+    def _look_at_acks(self) -> bool:
+        """Whether they go further than before."""
+        acked, self._acked = self._acked, []
+        places = [place for arrival in acked if (place := arrival.done()) is not None]
+        if not places or max(places) <= self._ack:
+            return False
+        self._ack = max(places)
+        return True
 
     @property
     def has_acks(self) -> bool:
@@ -270,7 +305,9 @@ class Session:
                     request.asked_s = now_s
                     self._say(request.command)
             if self._ack_at is not None and now_s >= self._ack_at:
-                self._say_acks()
+                self._ack_at = None
+                if self._look_at_acks():
+                    self._say_acks()
             self._say_credit()
             if self._ping is None and (now_s - self._said_s >= self.keepalive_s
                                        or now_s - self._heard_s >= self.keepalive_s):
@@ -320,6 +357,7 @@ class Session:
 
     def _say_acks(self) -> None:
         self._ack_at = None
+        self._look_at_acks()
         if self.welcome is not None and self._ack > (0, 0):
             self._say(p.Ack(*self._ack))
             self._unconfirmed = True
@@ -358,9 +396,9 @@ class Session:
         if self.store != welcome.store:
             # Another store: its inbox numbers are not ours.
             if self.store is not None:
-                self._unpacked.clear()
-                self._handed, self._resume, self._ack, self._ack_at = 0, (0, 0), (0, 0), None
                 self._drop_inbox()
+                self._look_at_acks()
+                self._handed, self._received, self._resume, self._ack, self._ack_at = 0, 0, (0, 0), (0, 0), None
             self.store = welcome.store
         self._live_used = 0
         self._live_granted = p.WINDOW_BYTES
@@ -488,10 +526,10 @@ class Session:
 
     def _drop_inbox(self) -> None:
         """What waits here comes again, to whoever receives next; what was handed over does not, to us."""
-        if self._unpacked:
-            self._resume = self._unpacked[0].place
+        rest = self.rest()
+        if rest:
+            self._resume = rest[0].place
             self._handed = self._resume[0] - 1
-            self._unpacked.clear()
         self.inbox.clear()
         self._held = 0
         self._received = self._handed

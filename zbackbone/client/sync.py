@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -13,37 +13,38 @@ from ..auth.keys import Profile
 from ..errors import OutboxFull
 from ..topics import parse_pattern
 from .connection import Connection
-from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, check_option, listening_of, outcome, profile_of,
-                   stop_waiting)
+from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, bodies_of, check_option, listening_of, outcome,
+                   profile_of, stop_waiting)
 from .message import Message
-from .outbox import Batch
+from .outbox import Batch, bodies_size
 from .session import Listening, Request
 
 WAIT_S = 1.0
 
 
 class Receipt:
-    """What send, publish and broadcast return: done when the hub has the message on disk."""
+    """What the verbs of sending return: done when the hub has the message, or all of them, on disk."""
 
-    __slots__ = ("_batch", "_client")
+    __slots__ = ("_batches", "_client")
 
-    def __init__(self, batch: Batch, client: "Client") -> None:
-        self._batch = batch
+    def __init__(self, batches: tuple[Batch, ...], client: "Client") -> None:
+        self._batches = batches
         self._client = client
 
     @property
     def done(self) -> bool:
         """Accepted or refused."""
-        return self._batch.settled
+        return not self._batches or self._batches[-1].settled      # they are settled in order
 
     def wait(self, timeout: float | None = None) -> None:
         """Returns once the hub has the message on disk. timeout: seconds, None for ever.
 
-        Raises Refused when the hub said no, Silence (Unreachable, if it is that) in time's lack.
+        Raises Refused when the hub said no, to the first refused one if there are many;
+        Silence (Unreachable, if it is that) in time's lack.
         """
-        if not self._batch.settled:
-            self._client._wait(lambda: self._batch.settled, timeout, "the hub has not accepted the message")
-        outcome(self._batch)
+        if not self.done:
+            self._client._wait(lambda: self.done, timeout, "the hub has not accepted the message")
+        outcome(self._batches)
 
 
 class Client:
@@ -66,7 +67,9 @@ class Client:
         self._condition = threading.Condition(self._lock)
         self._waits = when_full == "wait"
         self._connection = Connection(profile_of(profile), self._lock, self._condition.notify_all,
-                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive)
+                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive,
+                                      receipt_for=lambda batch: Receipt((batch,), self))
+        self._add = self._connection.outbox.add
 
     @property
     def name(self) -> str:
@@ -90,30 +93,64 @@ class Client:
         body: at most 1 MiB. headers: text to text, at most 16 KiB. Raises Misuse for a malformed
         argument, OutboxFull. What the hub says comes with the receipt, or from flush().
         """
-        return self._put(p.SEND, to, body, headers)
+        batch = None if headers else self._add(p.SEND, to, body)
+        if batch is None or batch.sealed:
+            return self._put(p.SEND, to, body, headers, batch)
+        return batch.receipt  # type: ignore[no-any-return]
 
     def publish(self, topic: str, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
         """The same for all who subscribed to the topic, and, live, for those who listen to it."""
-        return self._put(p.PUBLISH, topic, body, headers)
+        batch = None if headers else self._add(p.PUBLISH, topic, body)
+        if batch is None or batch.sealed:
+            return self._put(p.PUBLISH, topic, body, headers, batch)
+        return batch.receipt  # type: ignore[no-any-return]
 
     def broadcast(self, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
         """The same for every client but this one."""
-        return self._put(p.BROADCAST, "", body, headers)
+        return self._put(p.BROADCAST, "", body, headers, None)
 
-    def _put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None) -> Receipt:
+    def _put(self, way: int, address: str, body: bytes, headers: dict[str, str] | None,
+             added: Batch | None) -> Receipt:
+        """added: the batch that the message was added to when it was sealed, perhaps too late."""
+        connection = self._connection
+        if added is not None and not connection.take_back(added, body):
+            return added.receipt  # type: ignore[no-any-return]
         address = address_of(way, address)
+        size = p.check_message(body, headers)
+        batch = self._when_room(size, lambda: connection.put(way, address, body, headers, size))
+        return batch.receipt  # type: ignore[no-any-return]
+
+    def send_many(self, to: str, bodies: Iterable[bytes]) -> Receipt:
+        """As send() for each of these, at a fraction of its cost; in order, with one receipt for all.
+
+        bodies: bytes, each at most 1 MiB; no headers. Raises Misuse, which names the index of a
+        wrong body, and OutboxFull before anything is put; with when_full="wait" it puts what
+        there is room for, and waits for more.
+        """
+        return self._put_many(p.SEND, to, bodies)
+
+    def publish_many(self, topic: str, bodies: Iterable[bytes]) -> Receipt:
+        """As publish() for each of these; else as send_many()."""
+        return self._put_many(p.PUBLISH, topic, bodies)
+
+    def _put_many(self, way: int, address: str, bodies: Iterable[bytes]) -> Receipt:
+        connection = self._connection
+        address = address_of(way, address)
+        checked = bodies_of(bodies)
+        batches: list[Batch] = []
+        for part in connection.parts(checked) if self._waits else [checked]:
+            batches += self._when_room(
+                bodies_size(part), lambda part=part: connection.put_many(way, address, part))  # type: ignore[misc]
+        return Receipt(tuple(batches), self)
+
+    def _when_room(self, size: int, put: Callable[[], Any]) -> Any:
         while True:
             try:
-                batch = self._connection.put(way, address, body, headers)
+                return put()
             except OutboxFull:
                 if not self._waits:
                     raise
-                self._wait(self._connection.has_room_again, None, "the outbox has not emptied")
-                continue
-            receipt = batch.receipt
-            if receipt is None:
-                receipt = batch.receipt = Receipt(batch, self)
-            return receipt  # type: ignore[no-any-return]
+            self._wait(lambda: self._connection.has_room_again(size), None, "the outbox has not emptied")
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns once everything sent so far is accepted, and every ack() is on the hub's disk.
@@ -142,10 +179,30 @@ class Client:
         """
         connection = self._connection
         connection.receive()
+        pop = connection.session.ready.popleft
         while True:
-            message = connection.next()
-            if message is not None:
+            try:
+                message = pop()
+            except IndexError:
+                if not connection.refill() and not self._poll(connection.has_messages, timeout):
+                    if not self.connected:
+                        raise connection.silence("nothing came") from None
+                    return
+            else:
                 yield message
+
+    def receive_batches(self, timeout: float | None = None) -> Iterator[list[Message]]:
+        """As receive(), but gives lists, none of them empty: the messages that came together.
+
+        batch[-1].ack() acknowledges all of one, and all before it. One list may hold some
+        thousands of small messages; how they are cut says nothing.
+        """
+        connection = self._connection
+        connection.receive()
+        while True:
+            batch = connection.next_batch()
+            if batch:
+                yield batch
             elif not self._poll(connection.has_messages, timeout):
                 if not self.connected:
                     raise connection.silence("nothing came")
@@ -260,7 +317,7 @@ class Client:
 
 
 class Listener:
-    """Live messages, as an iterator; close() or leaving its `with` ends it."""
+    """Live messages, as an iterator; close() or leaving its `with` ends it. One thread may use it."""
 
     def __init__(self, client: Client, listening: Listening, timeout: float | None) -> None:
         self._client = client
@@ -268,19 +325,43 @@ class Listener:
         self._timeout = timeout
         self._messages: deque[Message] = deque()
 
-    def __iter__(self) -> "Listener":
-        return self
+    def __iter__(self) -> Iterator[Message]:
+        # A generator: calling __next__ costs 0.09 us a message, resuming this 0.05.
+        pop = self._messages.popleft
+        while True:
+            try:
+                message = pop()
+            except IndexError:
+                if not self._refill():
+                    return
+            else:
+                yield message
 
     def __next__(self) -> Message:
-        connection, listening = self._client._connection, self._listening
         while not self._messages:
+            if not self._refill():
+                raise StopIteration
+        return self._messages.popleft()
+
+    def batches(self) -> Iterator[list[Message]]:
+        """The messages in lists, none of them empty, as they came together; else as iterating."""
+        while self._messages or self._refill():
+            batch = list(self._messages)
+            self._messages.clear()
+            if batch:
+                yield batch
+
+    def _refill(self) -> bool:
+        """Fetches what came together next. False, and the end, when nothing came in time."""
+        connection, listening = self._client._connection, self._listening
+        while True:
             batch = connection.take_live(listening)
             if batch is not None:
                 self._messages.extend(batch)
-            elif not self._client._poll(lambda: connection.has_live(listening), self._timeout):
+                return True
+            if not self._client._poll(lambda: connection.has_live(listening), self._timeout):
                 self.close()
-                raise StopIteration
-        return self._messages.popleft()
+                return False
 
     def close(self) -> None:
         self._client._connection.unlisten(self._listening)
