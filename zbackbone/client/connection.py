@@ -66,6 +66,7 @@ class Connection:
         self._echo = ECHO_KEY + os.urandom(8).hex().encode()
         self._echoes_due = 0
         self._attempts = 0
+        self._waits_for_people = False
         self._next_try_s = 0.0
         self._closing = False
         self._closed = False
@@ -469,6 +470,9 @@ class Connection:
         self._drop_sockets()
         self.session.broken()
         people = self.trouble is not None and self.trouble.code != "unreachable"
+        if people is not self._waits_for_people:
+            self._waits_for_people = people
+            self._attempts = 0                         # a hub killed in a handshake looks like the wrong one, once
         low_s, high_s = REFUSED_BACKOFF_S if people else BACKOFF_S
         wait_s = min(low_s * 2 ** self._attempts, high_s)
         self._attempts = min(self._attempts + 1, 16)
