@@ -67,6 +67,7 @@ class Connection:
         self._echoes_due = 0
         self._attempts = 0
         self._waits_for_people = False
+        self._is_trying = False                        # and has not been told yet why it fails
         self._next_try_s = 0.0
         self._closing = False
         self._closed = False
@@ -75,6 +76,8 @@ class Connection:
         os.set_blocking(self._wake_out, False)
         self._awake = True
         self._sleeps_until_s = 0.0
+        self._polled: tuple[Any, ...] = ()             # the sockets that _poll tells news of
+        self._poll: Any = None
         self._thread = threading.Thread(target=self._run, name=f"zbackbone {profile.name}", daemon=True)
         self._thread.start()
 
@@ -358,12 +361,15 @@ class Connection:
             self._context.term()
 
     def _sleep(self, until_s: float) -> None:
-        poll = select.poll()
-        poll.register(self._wake_out, select.POLLIN)
-        for sock in (self._dealer, self._monitor, self._sub):
-            if sock is not None:
-                poll.register(sock.getsockopt(zmq.FD), select.POLLIN)
-        poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
+        heard = (self._dealer, self._monitor, self._sub)
+        if heard != self._polled:
+            self._polled = heard
+            self._poll = select.poll()
+            self._poll.register(self._wake_out, select.POLLIN)
+            for sock in heard:
+                if sock is not None:
+                    self._poll.register(sock.getsockopt(zmq.FD), select.POLLIN)
+        self._poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
         try:
             os.read(self._wake_out, 4096)
         except BlockingIOError:
@@ -442,8 +448,10 @@ class Connection:
                 continue
             gone = True
             # What comes first says more: behind a refused key the connection is merely closed.
-            if self.trouble is None or type(trouble) is KeyRefused:
+            if self.trouble is None or type(trouble) is KeyRefused \
+                    or (self._is_trying and type(self.trouble) is Unreachable):
                 self.trouble = trouble
+                self._is_trying = False
                 if type(trouble) is KeyRefused:
                     self.outbox.seal()                 # put() tells whoever goes on, add() would not
         return gone
@@ -453,6 +461,7 @@ class Connection:
             self.trouble = None                        # this attempt will find its own
         self._dealer = sockets.dealer(self._context, self.profile.hub_key, self._pair)
         self._monitor = sockets.watch(self._context, self._dealer)
+        self._is_trying = True
         self.session.opened(now_s)
         try:
             self._dealer.connect(f"tcp://{self.profile.address}")
