@@ -1,7 +1,8 @@
 """Daemon: a hub's data folder: its lock, key, store and operator; from there to a Server, and its life.
 
     DIR/hub.key            the hub's key pair, 0600
-    DIR/hub.db (-wal)      the store
+    DIR/hub.db (-wal)      the store's database
+    DIR/hub.journal        what the database does not have yet
     DIR/operator.profile   the first operator's profile; remove it and restart to get a new key
     DIR/lock               held while a hub runs
     DIR/reserve            disk kept free for acknowledgements

@@ -36,8 +36,14 @@ class Numberings:
 
     def use(self, client: int, outbox: bytes, now_s: float) -> Numbering:
         """The outbox's, made if there is none."""
-        numbering = self._of.setdefault(client, {}).setdefault(outbox, Numbering())
+        numbering = self._made(client, outbox)
         numbering.used_s = now_s
+        return numbering
+
+    def _made(self, client: int, outbox: bytes) -> Numbering:
+        numbering = self.get(client, outbox)
+        if numbering is None:
+            numbering = self._of.setdefault(client, {})[outbox] = Numbering()
         return numbering
 
     def surplus(self, client: int, in_use: set[bytes]) -> bytes | None:
@@ -49,9 +55,10 @@ class Numberings:
         return min((box for box in boxes if box not in in_use), key=lambda box: boxes[box].used_s, default=None)
 
     def set(self, client: int, outbox: bytes, number: int, refused: tuple[tuple[int, str], ...]) -> None:
-        numbering = self._of.setdefault(client, {}).setdefault(outbox, Numbering())
+        numbering = self._made(client, outbox)
         numbering.last = number
-        numbering.refused = dict(refused)
+        if refused or numbering.refused:
+            numbering.refused = dict(refused)
 
     def forget(self, client: int, outbox: bytes) -> None:
         self._of.get(client, {}).pop(outbox, None)
