@@ -28,7 +28,7 @@ class Nats(bare.Nats):
         whole = data[:end] if end > 1 else b""
         count = whole.count(b" $JS.ACK.")
         if not count:
-            return 0, b"", data
+            return 0, b"", data[end:] if whole else data
         last = whole.rfind(b" $JS.ACK.") + 1
         return count, b"PUB " + whole[last:whole.index(b" ", last)] + b" 4\r\n+ACK\r\n", data[end:]
 

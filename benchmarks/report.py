@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .rows import FIGURES, Row
-from .targets import Verdict
+from .targets import LOST_MAX, Verdict
 
 WIDTH = 40
 
@@ -62,6 +62,8 @@ def _seen(v: Verdict) -> str:
 def _margin(v: Verdict) -> str:
     if v.margin is None:
         return ""
+    if v.lost > LOST_MAX:
+        return f"lost {shown(v.lost)} %"
     return f"{v.margin:.0%} to spare" if v.margin >= 0 else f"missed by {-v.margin:.0%}"
 
 
@@ -71,7 +73,7 @@ def to_json(groups: list[list[Row]], verdicts: list[Verdict], machine: dict[str,
         "how": how, "machine": machine, "left_out": left_out,
         "targets": [{"what": v.target.what, "aim": v.target.aim, "unit": v.target.unit,
                      "at": "most" if v.target.is_most else "least", "seen": v.seen, "verdict": v.word,
-                     "margin": v.margin} for v in verdicts],
+                     "margin": v.margin, "lost_percent": v.lost} for v in verdicts],
         "rows": [{
             "work": row.case.work, "what": row.case.what, "title": row.case.title, "promise": row.case.promise,
             "encrypted": row.case.encrypted, "main": row.main, "ratio": row.ratio, "error": row.error,

@@ -10,7 +10,8 @@ from .rows import Row, row, with_ratios
 from .work import work
 
 # What takes long, or gives many figures in one run, is measured less often: the whole stays under 15 minutes.
-ROUNDS_MAX = {"fanout": 2, "inboxes": 1, "fanin": 2, "latency": 1, "bytes": 1, "storm": 1, "growth": 1}
+ROUNDS_MAX = {"fanout": 2, "inboxes": 1, "fanin": 2, "latency": 1, "sizes": 2, "bytes": 1, "ceilings": 2, "storm": 1,
+              "growth": 2}
 # What is quick and leans on the disk's mood takes more turns, so that everybody meets the same moods.
 TURNS = {"receipt": 2}
 

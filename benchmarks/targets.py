@@ -21,17 +21,24 @@ CLIENTS, LISTENERS, LONE = "1,000 clients", "1,000 subscribers", "100 messages a
 WAITING, SUBSCRIPTIONS, INBOXES = "messages waiting", "subscriptions", "inboxes"
 
 
+LOST_MAX = 0.1           # per cent; a rate at which more is lost is not one that was reached
+
+
 class Book:
-    """The medians of a run, by work, what, title and figure."""
+    """The medians of a run, by work, what, title and figure. lost: the most that a row of ours, of those
+    that were looked up, lost of its messages, in per cent."""
 
     def __init__(self, groups: Iterable[list[Row]]) -> None:
         self._row = {(row.case.work, row.case.what, row.case.title): row for rows in groups for row in rows}
+        self.lost = 0.0
 
     def median(self, work: str, what: str, title: str, figure: str = "") -> float | None:
         """figure: the row's first, if it isn't named. None: not measured."""
         row = self._row.get((work, what, title))
         if row is None or not row.figures:
             return None
+        if row.case.encrypted and "lost %" in row.figures:
+            self.lost = max(self.lost, row.figures["lost %"][0])
         found = row.figures.get(figure or row.main)
         return found[0] if found else None
 
@@ -56,10 +63,11 @@ class Target(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """seen: None when a row that it needs was not measured."""
+    """seen: None when a row that it needs was not measured. lost: as in Book."""
 
     target: Target
     seen: float | None
+    lost: float
 
     @property
     def word(self) -> str:
@@ -67,7 +75,7 @@ class Verdict(NamedTuple):
 
     @property
     def is_held(self) -> bool:
-        return self.seen is not None and (
+        return self.seen is not None and self.lost <= LOST_MAX and (
             self.seen <= self.target.aim if self.target.is_most else self.seen >= self.target.aim)
 
     @property
@@ -132,5 +140,8 @@ TARGETS = (
 
 
 def judge(groups: Iterable[list[Row]]) -> list[Verdict]:
-    book = Book(groups)
-    return [Verdict(target, target.see(book)) for target in TARGETS]
+    book, verdicts = Book(groups), []
+    for target in TARGETS:
+        book.lost = 0.0
+        verdicts.append(Verdict(target, target.see(book), book.lost))
+    return verdicts

@@ -8,8 +8,8 @@ NAMES are in the order in which they run: what the others build upon first, the 
 import importlib
 from typing import Any
 
-NAMES = ("live", "batches", "durable", "receipt", "fanout", "inboxes", "fanin", "latency", "bytes", "ceilings", "storm",
-         "growth")
+NAMES = ("live", "batches", "durable", "receipt", "fanout", "inboxes", "fanin", "latency", "sizes", "bytes",
+         "ceilings", "storm", "growth")
 QUICK = ("live", "batches", "durable", "receipt", "fanout", "ceilings")
 
 

@@ -9,7 +9,7 @@ from zbackbone import protocol as p
 from zbackbone.auth.keys import make_pair
 from zbackbone.auth.policy import EVERYTHING, to_wire
 from zbackbone.router.hub import Hub, Settings
-from zbackbone.router.store import SqliteStore
+from zbackbone.router.journaled import JournaledStore
 
 from ..bench import Bench, Case
 
@@ -68,7 +68,7 @@ def hub_alone(messages: int, batches: int, seconds: float) -> dict[str, float]:
 def store_alone(bench: Bench, messages: int, batches: int, seconds: float) -> dict[str, float]:
     """Commits of such batches, each commit with an acknowledgement of the last one's."""
     folder = bench.new_folder()
-    store = SqliteStore(folder / "hub.db", bytes(8))
+    store = JournaledStore(folder / "hub.db", bytes(8))
     store.commit([f.Registered(1, "c1", KEYS[0], to_wire(EVERYTHING), 0)])
     body = p.pack_batch([os.urandom(SIZE)] * messages)
     envelope = p.pack_envelope(p.Envelope("c1", 0, p.SEND, "c1", OUTBOX, 1, messages))

@@ -29,7 +29,7 @@ DRAIN_S = 10
 
 def groups(bench: Bench) -> list[list[Case]]:
     clients = 100 if bench.quick else CLIENTS
-    what, seconds = f"{clients:,} clients", 0.5 if bench.quick else 2.0
+    what, seconds = f"{clients:,} clients", 0.5 if bench.quick else 1.5
     cases = [Case(TITLE, what, "zbackbone", "synced to disk", True, lambda: _run(
         _ours, bench.shared("fan-in hub", lambda: _start(bench, clients)).door, seconds))]
     for way in (way for way in bench.of(DURABLE) if way.peer in bare.PROTOCOLS and way.has_receipts):

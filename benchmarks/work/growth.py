@@ -16,6 +16,9 @@ from ..bench import Bench, Case
 from ..hubs import Past, new_hub
 from ..peers import Running, Way, ours
 from ..servers import memory_mb
+from ..targets import INBOXES as INBOXES_TITLE
+from ..targets import SUBSCRIPTIONS as SUBSCRIPTIONS_TITLE
+from ..targets import WAITING as WAITING_TITLE
 
 SIZE = 200
 WAITING, INBOXES, SUBSCRIPTIONS = (0, 10_000, 1_000_000, 5_000_000), (1, 1000, 100_000), (1, 1000, 100_000)
@@ -33,14 +36,14 @@ def groups(bench: Bench) -> list[list[Case]]:
     def case(what: str, label: str, way: Way, fill: Callable[[Past], None]) -> Case:
         return Case(f"growth, {way.work} throughput", what, label, way.promise, True,
                     lambda: measure(bench, label, way, fill))
-    live, durable = ours.WAYS
+    live, durable = ours.Live(), ours.Durable()
     cut = slice(0, 2) if bench.quick else slice(None)
     return [
-        [case("messages waiting", f"{n:,} waiting", durable, lambda past, n=n: past.waiting("away0", n, SIZE))
+        [case(WAITING_TITLE, f"{n:,} waiting", durable, lambda past, n=n: past.waiting("away0", n, SIZE))
          for n in WAITING[cut]],
-        [case("inboxes", f"{n:,} more inboxes", durable, lambda past, n=n: past.clients(n, "idle") and None)
+        [case(INBOXES_TITLE, f"{n:,} more inboxes", durable, lambda past, n=n: past.clients(n, "idle") and None)
          for n in INBOXES[cut]],
-        [case("subscriptions", f"{n:,} subscriptions", live, lambda past, n=n: past.subscriptions(
+        [case(SUBSCRIPTIONS_TITLE, f"{n:,} subscriptions", live, lambda past, n=n: past.subscriptions(
             [client.name for client in past.clients(SUBSCRIBERS, "idle")], _patterns(n)))
          for n in SUBSCRIPTIONS[cut]],
     ]

@@ -18,7 +18,7 @@ from .live import USUAL
 
 LOW = 100.0
 SHARES = (0.01, 0.5, 0.9)
-SECONDS, LOW_SECONDS = 1.0, 2.0
+SECONDS, LOW_SECONDS = 0.8, 1.5
 
 
 def groups(bench: Bench) -> list[list[Case]]:
