@@ -131,9 +131,10 @@ class AsyncClient:
         address = address_of(way, address)
         checked = bodies_of(bodies)
         batches: list[Batch] = []
-        for part in connection.parts(checked) if self._waits else [checked]:
+        whole = (checked, bodies_size(checked))
+        for part in connection.parts(*whole) if self._waits else [whole]:
             batches += await self._when_room(
-                bodies_size(part), lambda part=part: connection.put_many(way, address, part))  # type: ignore[misc]
+                part[1], lambda part=part: connection.put_many(way, address, *part))  # type: ignore[misc]
         return AsyncReceipt(tuple(batches), self)
 
     async def _when_room(self, size: int, put: Callable[[], Any]) -> Any:

@@ -28,7 +28,7 @@ from ..errors import BackboneError, Garbled, KeyRefused, Misuse, OutboxFull, Ref
 from ..topics import BROADCAST_KEY, ECHO_KEY, live_filter
 from . import sockets
 from .message import Arrival, Message, unpack
-from .outbox import ITEM_BYTES, LINGER_S, Batch, Outbox, bodies_size
+from .outbox import ITEM_BYTES, LINGER_S, Batch, Outbox
 from .session import ACK_LINGER_S, Listening, Request, Session
 
 log = logging.getLogger("zbackbone.client")
@@ -98,26 +98,32 @@ class Connection:
         with self.lock:
             return self.outbox.take_back(batch, body)
 
-    def put_many(self, way: int, address: str, bodies: list[bytes]) -> list[Batch]:
-        """All or nothing. Raises OutboxFull, KeyRefused."""
+    def put_many(self, way: int, address: str, bodies: list[bytes], size: int) -> list[Batch]:
+        """All or nothing. size: as bodies_size() has it. Raises OutboxFull, KeyRefused."""
         batches = []
         with self.lock:
-            self._check_put(bodies_size(bodies), len(bodies))
-            for part in self.parts(bodies):
+            self._check_put(size, len(bodies))
+            for part, _ in self.parts(bodies, size):
                 now_s = time.monotonic()
                 open_before, last_before = self.outbox.open, self.outbox.last
                 batches += self.session.put_many(way, address, part, now_s)
                 self._after_put(open_before, last_before, now_s)
         return batches
 
-    def parts(self, bodies: list[bytes]) -> Iterator[list[bytes]]:
-        """Many messages, as many at once as neither hold the lock for long nor fill a quarter of the outbox."""
-        sizes = list(accumulate(map(ITEM_BYTES.__add__, map(len, bodies)), initial=0))
+    def parts(self, bodies: list[bytes], size: int) -> Iterator[tuple[list[bytes], int]]:
+        """Many messages, as many at once as neither hold the lock for long nor fill a quarter of the outbox.
+
+        size: as bodies_size() has it; each part comes with its own.
+        """
         most = min(PART_BYTES, self.outbox.bytes_max // 4)
+        if size <= most:
+            yield bodies, size
+            return
+        sizes = list(accumulate(map(ITEM_BYTES.__add__, map(len, bodies)), initial=0))
         start = 0
         while start < len(bodies):
             stop = max(start + 1, bisect_right(sizes, sizes[start] + most) - 1)
-            yield bodies[start:stop]
+            yield bodies[start:stop], sizes[stop] - sizes[start]
             start = stop
 
     def _check_put(self, size: int, messages: int) -> None:

@@ -141,22 +141,31 @@ class Outbox:
     def put_many(self, way: int, address: str, bodies: Sequence[bytes], now_s: float) -> list[Batch]:
         """Adds messages; the batches they went into, in order."""
         out = []
-        sizes = list(accumulate(map(ITEM_BYTES.__add__, map(len, bodies)), initial=0))
+        ends = list(accumulate(map(len, bodies), initial=0))
+
+        def size(upto: int) -> int:
+            return ends[upto] + ITEM_BYTES * upto
+
         largest = max(map(len, bodies), default=0)
         start = 0
         while start < len(bodies):
-            batch = self._open_for(way, address, sizes[start + 1] - sizes[start], now_s)
-            fit = bisect_right(sizes, sizes[start] + self._left(batch)) - 1
+            batch = self._open_for(way, address, size(start + 1) - size(start), now_s)
+            fit = bisect_right(range(len(ends)), size(start) + self._left(batch), key=size) - 1
             stop = max(start + 1, min(fit, start + BATCH_MESSAGES - batch.promised))
+            out.append(batch)
+            if batch is not self.open and stop < len(bodies):      # nobody else has seen it, and it is full
+                batch.counted, batch.size = stop - start, size(stop) - size(start)
+                self.size += batch.size
+                self._close(batch, bodies[start:stop])
+                start = stop
+                continue
             batch.promised += stop - start
             batch.items.extend(bodies[start:stop])
             self.open = batch
             if stop < len(bodies):
-                self._count(batch)
                 self.seal()
             else:
                 self._go_on(batch, largest)
-            out.append(batch)
             start = stop
         return out
 
@@ -221,10 +230,14 @@ class Outbox:
         self.open = None
         batch.sealed = True                            # before the look at its items: see above
         self._count(batch)
+        self._close(batch, batch.items[:batch.counted])
+        del batch.items[:batch.counted]                # what is left came too late
+
+    def _close(self, batch: Batch, items: Sequence[p.Item]) -> None:
+        batch.sealed = True
         self.last += 1
         batch.number = self.last
-        batch.body = p.pack_batch(batch.items[:batch.counted])
-        del batch.items[:batch.counted]                # what is left came too late
+        batch.body = p.pack_batch(items)
         self.unsent.append(batch)
 
     def due(self, now_s: float) -> list[Batch]:

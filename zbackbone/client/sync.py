@@ -138,9 +138,10 @@ class Client:
         address = address_of(way, address)
         checked = bodies_of(bodies)
         batches: list[Batch] = []
-        for part in connection.parts(checked) if self._waits else [checked]:
+        whole = (checked, bodies_size(checked))
+        for part in connection.parts(*whole) if self._waits else [whole]:
             batches += self._when_room(
-                bodies_size(part), lambda part=part: connection.put_many(way, address, part))  # type: ignore[misc]
+                part[1], lambda part=part: connection.put_many(way, address, *part))  # type: ignore[misc]
         return Receipt(tuple(batches), self)
 
     def _when_room(self, size: int, put: Callable[[], Any]) -> Any:
