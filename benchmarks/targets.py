@@ -116,9 +116,9 @@ TARGETS = (
         BATCHES, "200 B", "zbackbone, batch API", "NATS core, bare sockets")),
     _least("durable with acks, against JetStream as it comes, nats-py, the better way", 15, lambda b: b.times(
         DURABLE, "200 B", "zbackbone, durable", "NATS JetStream, nats-py", "NATS JetStream, nats-py pulling")),
-    _least("durable with acks, against RabbitMQ with confirms, the better client", 40, lambda b: b.times(
+    _least("durable with acks, against RabbitMQ with confirms, the best way", 40, lambda b: b.times(
         DURABLE, "200 B", "zbackbone, durable", "RabbitMQ, persistent, confirms, pika",
-        "RabbitMQ, persistent, confirms, aio-pika")),
+        "RabbitMQ, persistent, confirms, aio-pika", "RabbitMQ, quorum queue, confirms, pika")),
     _least("durable with acks, against Mosquitto QoS 1, paho", 80, lambda b: b.times(
         DURABLE, "200 B", "zbackbone, durable", "Mosquitto QoS 1, paho")),
     _least("lone durable messages from 1,000 clients at once, against JetStream with sync always", 5, lambda b: b.times(
