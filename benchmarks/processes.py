@@ -141,7 +141,10 @@ def sending(way: Any, door: Any, name: str, make_plan: Callable[..., Any], plan_
 
 
 def asking(way: Any, door: Any, name: str, size: int, count: int, seconds: float, gate: Gate) -> Any:
-    """Sends lone messages, each after the last one's receipt; so many, or for so long. Returns the seconds each took."""
+    """Sends lone messages, each after the last one's receipt; so many, or for so long.
+
+    Returns the seconds each took.
+    """
     def bodies() -> Iterator[bytes]:
         body = os.urandom(size)
         until_s = time.monotonic() + seconds

@@ -43,10 +43,12 @@ def measure(bench: Bench, kinds: list[str], rounds: int, progress: Progress,
     groups, took_s = [], {}
     for at, kind in enumerate(kinds, 1):
         began_s = time.monotonic()
+
+        def tell(text: str, where: str = f"[{at}/{len(kinds)}] ") -> None:
+            progress(where + text)
         for group in work(kind).groups(bench):
             if group:
-                rows = with_ratios(run_group(group, turns(kind, rounds), lambda text, at=at: progress(  # type: ignore[misc]
-                    f"[{at}/{len(kinds)}] {text}")))
+                rows = with_ratios(run_group(group, turns(kind, rounds), tell))
                 finished(rows)
                 groups.append(rows)
         took_s[kind] = time.monotonic() - began_s

@@ -178,7 +178,8 @@ class JetStream(Way):
             await asyncio.sleep(left_s(due_s))
             for body in bodies:
                 answer = await stream.publish_async(name, body)
-            answer.add_done_callback(lambda _, at_s=stamp_s(body): took_s.append(time.monotonic() - at_s))
+            at_s = stamp_s(body)
+            answer.add_done_callback(lambda _, at_s=at_s: took_s.append(time.monotonic() - at_s))
         await stream.publish_async_completed()
         await nats.close()
         return took_s

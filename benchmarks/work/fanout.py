@@ -23,7 +23,8 @@ from ..targets import FANOUT
 
 SIZE, BATCH = 200, 500
 COUNTS, QUICK_COUNTS = (1, 10, 100, 1000), (100,)
-BARE = {"nats": "NATS core", "redis": "Redis pub/sub", "mosquitto": "Mosquitto QoS 0", "rabbitmq": "RabbitMQ, transient"}
+BARE = {"nats": "NATS core", "redis": "Redis pub/sub", "mosquitto": "Mosquitto QoS 0",
+        "rabbitmq": "RabbitMQ, transient"}
 IN_FLIGHT = 32           # our unanswered batches
 LEAST = 20               # of a slow one a thousand subscribers' 500 messages would take a minute
 
