@@ -571,7 +571,7 @@ def test_a_random_history_leaves_the_same_in_both_stores(tmp_path, kind, trial):
 def test_a_commit_waits_for_the_disk(disk):
     for _ in range(2):
         assert value(disk.store, "PRAGMA synchronous") == 2        # FULL
-        assert value(disk.store, "PRAGMA journal_mode") == "wal"
+        assert value(disk.store, "PRAGMA journal_mode") == "persist"
         assert value(disk.store, "PRAGMA locking_mode") == "exclusive"
         disk.reopen()
 
@@ -589,13 +589,13 @@ def test_it_waits_for_the_disk_whatever_sqlite_was_built_to_do(tmp_path, monkeyp
     store.close()
 
 
-def test_where_no_log_can_be_kept_there_is_no_store(tmp_path, monkeypatch):
+def test_where_no_journal_can_be_kept_there_is_no_store(tmp_path, monkeypatch):
     real = sqlite3.connect
     (tmp_path / "hub.db").touch()
     monkeypatch.setattr(sqlite3, "connect", lambda path, **more: real(":memory:", **more))
     with pytest.raises(Misuse, match="local disk") as caught:
         SqliteStore(tmp_path / "hub.db", ID, 4096)
-    assert caught.value.code == "no-wal"
+    assert caught.value.code == "no-rollback"
 
 
 def test_its_file_says_what_it_is(disk):
@@ -638,20 +638,47 @@ def test_a_store_that_was_never_closed_is_whole_again(disk, tmp_path):
 
 
 def test_a_commit_that_the_disk_has_only_in_part_counts_for_nothing(disk, tmp_path):
-    disk.store.commit([registered(1), stored((1, 1))])
-    before, size = facts_of(disk.store), (tmp_path / "hub.db-wal").stat().st_size
-    disk.store.commit([stored((1, 2), body=b"x" * 9000), moved(1, 2)])
-    main, log = (tmp_path / "hub.db").read_bytes(), (tmp_path / "hub.db-wal").read_bytes()
-    assert len(log) > size + 9000
-    for cut in range(size, len(log), 997):
-        left = tmp_path / f"cut-{cut}"
+    """Some of its pages are on disk, with the journal that takes them back; or only a piece of that journal."""
+    disk.store.commit([registered(1), registered(2), *(stored((1, n), body=b"x" * 3000) for n in range(1, 30))])
+    disk.store.commit([f.Acked(1, 12, 0)])           # pages that are free, and used again
+    facts, before = facts_of(disk.store), (tmp_path / "hub.db").read_bytes()
+    ended, whole = disk.store._commit, {}
+
+    def end():
+        whole["head"] = (tmp_path / "hub.db-journal").read_bytes()[:28]
+        ended()
+    disk.store._commit = end
+    disk.store.commit([*(stored((1, n), body=b"y" * 9000) for n in range(30, 34)), f.Acked(1, 20, 0), moved(1, 2),
+                       f.Subscribed(2, "a")])
+    after, journal = (tmp_path / "hub.db").read_bytes(), (tmp_path / "hub.db-journal").read_bytes()
+    # The commit was the wiping of the journal's head. It had been its magic, "all records there are", and the rest.
+    assert journal[:28] == bytes(28) and whole["head"][12:] != bytes(16)
+    hot = bytes.fromhex("d9d505f920a163d7ffffffff") + whole["head"][12:] + journal[28:]
+    size = store_module.PAGE_BYTES
+    changed = [at for at in range(0, len(after), size) if after[at:at + size] != before[at:at + size]]
+    assert len(changed) > 5
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    def reopened(number, main, log):
+        left = tmp_path / f"left-{number}"
         left.mkdir()
         (left / "hub.db").write_bytes(main)
-        (left / "hub.db-wal").write_bytes(log[:cut])
+        (left / "hub.db-journal").write_bytes(log)
         other = SqliteStore(left / "hub.db", OTHER_ID, 4096)
-        assert facts_of(other) == before, cut
-        assert numbers(other) == [1]
+        found = facts_of(other), numbers(other)
         other.close()
+        return found
+    expected = facts, list(range(12, 30))
+    for trial in range(40):
+        main = bytearray(before.ljust(len(after), b"\0") if trial % 2 else before)
+        for at in rng.sample(changed, rng.randrange(len(changed) + 1)):
+            main[at:at + size] = after[at:at + size]
+        assert reopened(trial, main, hot) == expected
+    for cut in range(0, len(hot), 4999):             # the journal is on disk before a page is touched
+        assert reopened(f"cut-{cut}", before, hot[:cut]) == expected
+    assert reopened("whole", after, journal) == (facts_of(disk.store), numbers(disk.store)) != expected
 
 
 def test_nobody_else_gets_at_an_open_store(disk):
@@ -667,7 +694,7 @@ def test_its_files_are_its_owner_s_alone(tmp_path):
         store.commit([registered(1)])
     finally:
         os.umask(old)
-    for file in ("hub.db", "hub.db-wal", "reserve"):
+    for file in ("hub.db", "hub.db-journal", "reserve"):
         assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600, file
     store.close()
 
@@ -706,7 +733,7 @@ def test_space_is_used_again(disk):
         pages.append(value(disk.store, "PRAGMA page_count"))
     assert pages[-1] <= pages[5]
     assert disk.path.stat().st_size <= store_module.PAGE_BYTES * pages[5]
-    assert disk.path.with_name("hub.db-wal").stat().st_size < 3 * store_module.WAL_BYTES
+    assert disk.path.with_name("hub.db-journal").stat().st_size <= store_module.ROLLBACK_BYTES
 
 
 # SQLite: what it refuses to open

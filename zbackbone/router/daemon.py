@@ -1,7 +1,7 @@
 """Daemon: a hub's data folder: its lock, key, store and operator; from there to a Server, and its life.
 
     DIR/hub.key            the hub's key pair, 0600
-    DIR/hub.db (-wal)      the store's database
+    DIR/hub.db (-journal)  the store's database
     DIR/hub.journal        what the database does not have yet
     DIR/operator.profile   the first operator's profile; remove it and restart to get a new key
     DIR/lock               held while a hub runs
