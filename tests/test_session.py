@@ -1389,6 +1389,15 @@ def test_a_listener_who_does_not_read_misses_the_rest_and_is_told():
     assert heard(slow) == [(b"small", 2)] and talk.session.missed == 2
 
 
+def test_how_much_waits_for_a_listener_is_its_own_choice():
+    talk = Talk()
+    talk.session.live_bytes = 3000
+    slow = talk.listens("a")
+    for number in range(1, 6):
+        talk.lives("a", number - 1, number, body=b"x" * 1100, messages=1)
+    assert len(heard(slow)) == 3
+
+
 def test_a_listener_who_does_not_read_takes_nothing_from_another():
     talk = Talk()
     slow, fast = talk.listens("a"), talk.listens("a")

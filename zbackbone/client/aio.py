@@ -17,7 +17,7 @@ from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, bodies_of, check_optio
                    profile_of, stop_waiting)
 from .message import Message
 from .outbox import Batch, bodies_size
-from .session import Listening, Request
+from .session import LIVE_BYTES_MAX, Listening, Request
 
 
 class AsyncReceipt:
@@ -51,7 +51,7 @@ class AsyncClient:
     """
 
     def __init__(self, profile: "str | os.PathLike[str] | Profile", *, outbox_bytes: int = OUTBOX_BYTES,
-                 when_full: str = "raise", keepalive: float = KEEPALIVE_S) -> None:
+                 live_bytes: int = LIVE_BYTES_MAX, when_full: str = "raise", keepalive: float = KEEPALIVE_S) -> None:
         check_option(when_full)
         self._loop = asyncio.get_running_loop()
         self._lock = threading.RLock()
@@ -59,7 +59,7 @@ class AsyncClient:
         self._waiters: set[asyncio.Future[None]] = set()
         self._told = False
         self._connection = Connection(profile_of(profile), self._lock, self._tell,
-                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive,
+                                      outbox_bytes=outbox_bytes, live_bytes=live_bytes, keepalive_s=keepalive,
                                       receipt_for=lambda batch: AsyncReceipt((batch,), self))
         self._add = self._connection.outbox.add
 

@@ -48,11 +48,12 @@ class Connection:
     """
 
     def __init__(self, profile: Profile, lock: Any, changed: Callable[[], None], *,
-                 outbox_bytes: int, keepalive_s: float, receipt_for: Callable[[Batch], Any]) -> None:
+                 outbox_bytes: int, live_bytes: int, keepalive_s: float,
+                 receipt_for: Callable[[Batch], Any]) -> None:
         self.profile = profile
         self.lock = lock
         self.outbox = Outbox(os.urandom(8), outbox_bytes, receipt_for)
-        self.session = Session(os.urandom(8), self.outbox, keepalive_s)
+        self.session = Session(os.urandom(8), self.outbox, keepalive_s, live_bytes=live_bytes)
         self.session.on_settled = self._settled
         self.trouble: BackboneError | None = None      # why there is no connection, if there is none
         self._changed = changed

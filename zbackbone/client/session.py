@@ -24,7 +24,7 @@ from .outbox import Batch, Outbox
 ACK_LINGER_S = 0.005          # acknowledgements are cumulative: a few milliseconds save most of them
 ANSWER_S = 30.0               # in silence for so long with a question open: the connection is dead
 RESEND_S = 30.0               # a batch or a request without an answer, though the hub talks, goes again
-LIVE_BYTES_MAX = 32 << 20     # live messages waiting for the application; the next ones are missed, and counted
+LIVE_BYTES_MAX = 32 << 20     # live messages waiting for a listener, unless it is told otherwise; the next are missed
 SEEN_MAX = 10_000             # topics and outboxes whose last live number is remembered
 
 
@@ -85,12 +85,14 @@ class Listening:
 
 class Session:
     def __init__(self, ident: bytes, outbox: Outbox, keepalive_s: float,
-                 window_bytes: int = p.WINDOW_BYTES) -> None:
-        """ident: 8 random bytes. keepalive_s: seconds, the longest silence towards the hub."""
+                 window_bytes: int = p.WINDOW_BYTES, live_bytes: int = LIVE_BYTES_MAX) -> None:
+        """ident: 8 random bytes. keepalive_s: seconds, the longest silence towards the hub.
+        live_bytes: what may wait for one listener; behind that it misses messages, and is told."""
         self.id = ident
         self.outbox = outbox
         self.keepalive_s = keepalive_s
         self.window_bytes = window_bytes
+        self.live_bytes = live_bytes
         self.welcome: p.Welcome | None = None        # of the connection now open
         self.store: bytes | None = None              # the store that inbox numbers belong to
         self.requests: dict[int, Request] = {}
@@ -471,14 +473,14 @@ class Session:
             # Our own: numbered with the others, and not for us. What was missed before it, the next one tells.
             _remember(self._streams, envelope.address, (live.stream, live.before + envelope.messages - missed))
             return
-        if all(listening.size > LIVE_BYTES_MAX for listening in wanting):
+        if all(listening.size > self.live_bytes for listening in wanting):
             return                                   # the numbers will tell when the next one finds room
         arrived = Arrived(len(live.envelope) + len(body), 0, 0, missed, envelope, body)
         self.missed += missed
         _remember(self._streams, envelope.address, (live.stream, live.before + envelope.messages))
         _remember(self._seen, (envelope.address, envelope.outbox), envelope.number)
         for listening in wanting:
-            if listening.size > LIVE_BYTES_MAX:
+            if listening.size > self.live_bytes:
                 self.missed += envelope.messages        # this one is behind, the others are not
             else:
                 listening.size += arrived.size

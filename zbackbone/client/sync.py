@@ -17,7 +17,7 @@ from .face import (KEEPALIVE_S, OUTBOX_BYTES, address_of, bodies_of, check_optio
                    profile_of, stop_waiting)
 from .message import Message
 from .outbox import Batch, bodies_size
-from .session import Listening, Request
+from .session import LIVE_BYTES_MAX, Listening, Request
 
 WAIT_S = 1.0
 
@@ -53,7 +53,8 @@ class Client:
         with Client(profile="noc-c2.profile") as me:
             me.send("noc-sfmc", b"hello").wait(timeout=5)
 
-    profile: a file, or a Profile. outbox_bytes: how much may wait here for the hub.
+    profile: a file, or a Profile. outbox_bytes: how much may wait here for the hub. live_bytes:
+    how much may wait here for one listener; it misses what comes then, and is told.
     when_full: "raise" (OutboxFull) or "wait", for when more is put in than the hub takes.
     keepalive: seconds; the longest silence towards the hub, which takes three times as long
     for a dead connection. Connecting, and connecting again after any outage, is its own
@@ -61,13 +62,13 @@ class Client:
     """
 
     def __init__(self, profile: "str | os.PathLike[str] | Profile", *, outbox_bytes: int = OUTBOX_BYTES,
-                 when_full: str = "raise", keepalive: float = KEEPALIVE_S) -> None:
+                 live_bytes: int = LIVE_BYTES_MAX, when_full: str = "raise", keepalive: float = KEEPALIVE_S) -> None:
         check_option(when_full)
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
         self._waits = when_full == "wait"
         self._connection = Connection(profile_of(profile), self._lock, self._condition.notify_all,
-                                      outbox_bytes=outbox_bytes, keepalive_s=keepalive,
+                                      outbox_bytes=outbox_bytes, live_bytes=live_bytes, keepalive_s=keepalive,
                                       receipt_for=lambda batch: Receipt((batch,), self))
         self._add = self._connection.outbox.add
 
