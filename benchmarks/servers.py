@@ -88,8 +88,22 @@ def memory_mb(pid: int) -> float:
     return total
 
 
+def device_bytes(folder: Path) -> int | None:
+    """What was written to the disk that the folder is on, so far, by anybody. None: it is on none."""
+    device = folder.stat().st_dev
+    try:
+        fields = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()
+    except OSError:
+        return None
+    return int(fields[6]) * 512
+
+
 def written_bytes(pid: int) -> int:
-    """What a process and its children had the kernel write to disk so far."""
+    """What a process and its children had the kernel write to disk, now or later, so far.
+
+    The kernel counts what became dirty, in folios: of a file that is written anew in place, up to
+    2 MB for each write. See device_bytes.
+    """
     total = 0
     for process in (pid, *children(pid)):
         with contextlib.suppress(OSError):
