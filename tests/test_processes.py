@@ -18,6 +18,7 @@ from zbackbone import (AsyncClient, BackboneError, Client, KeyRefused, Misuse, O
                        Unreachable, join)
 from zbackbone.auth.keys import make_pair
 from zbackbone.auth.policy import Grants
+from zbackbone.client import sync
 from zbackbone.protocol import BODY_BYTES_MAX
 from zbackbone.testing import TestHub, running_hub
 
@@ -749,6 +750,76 @@ def test_a_stopped_receiver_costs_its_window_and_no_more(hub):
         a.send("other", b"still here").wait(timeout=5)
         assert bodies(other, 1) == [b"still here"]
         assert len(bodies(stopped, 60, timeout=20)) == 60
+
+
+def test_whoever_waits_is_told_whichever_thread_heard_it(hub, monkeypatch):
+    """One of those who wait hears for all; nobody may sleep on until the next look, here half a minute away."""
+    monkeypatch.setattr(sync, "WAIT_S", 30.0)
+    with clients(hub, "a", "b") as (a, b):
+        failures, threads = [], 5
+
+        def play(verb):
+            try:
+                for _ in range(60):
+                    verb()
+            except BaseException as error:
+                failures.append(error)
+        verbs = [lambda: a.send("b", b"x").wait(timeout=10)] * threads + [lambda: a.ping(timeout=10)]
+        crowd = [threading.Thread(target=play, args=(verb,)) for verb in verbs]
+        for thread in crowd:
+            thread.start()
+        got = 0
+        for message in b.receive(timeout=10):
+            message.ack()
+            got += 1
+            if got == 60 * threads:
+                break
+        for thread in crowd:
+            thread.join(30)
+        assert failures == [] and got == 60 * threads
+
+
+def test_who_leads_looks_at_what_another_heard_and_then_the_next_one_leads(hub, monkeypatch):
+    monkeypatch.setattr(sync, "WAIT_S", 30.0)
+    with clients(hub, "a") as (a,):
+        a.ping(timeout=10)
+        connection, true = a._connection, {"first": False, "second": False}
+        first, second = (threading.Thread(target=a._wait, args=(lambda name=name: true[name], 30, "")) for name in true)
+        first.start()
+        until(lambda: connection._leader is first)
+        second.start()
+        until(lambda: a._condition._waiters)           # it waits for the first to hear
+        with connection.lock:
+            true["first"] = True                       # as the I/O thread does, when it hears before the leader
+            connection._changed()
+        first.join(10)
+        assert not first.is_alive()
+        until(lambda: connection._leader is second)
+        with connection.lock:
+            true["second"] = True
+            connection._changed()
+        second.join(10)
+        assert not second.is_alive()
+
+
+def test_a_thread_that_waits_is_told_of_the_end(hub, monkeypatch):
+    monkeypatch.setattr(sync, "WAIT_S", 30.0)
+    with clients(hub, "a") as (a,):
+        a.ping(timeout=10)
+        said = []
+
+        def wait():
+            try:
+                next(a.receive())
+            except Misuse as error:
+                said.append(error.code)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        until(lambda: a._connection._leader is thread)
+        a.close()
+        thread.join(10)
+        assert said == ["closed"]
+        until(lambda: a._connection._call_in == -1)        # its pipes are closed, all of them
 
 
 def test_silence_in_time_is_a_typed_error():

@@ -6,6 +6,10 @@ A ZeroMQ socket may be used by several threads in turn under one lock (a full fe
 
 zmq.FD is edge-triggered: it tells of news once, and any use of the socket may eat it. So
 whoever has used the DEALER looks at its events again before anybody sleeps.
+
+A thread that waits for something leads: it hears by itself, and needn't be woken by the I/O
+thread, which then leaves the sockets' news to it and keeps time only. One leads, others wait
+for what it hears.
 """
 
 import contextlib
@@ -37,6 +41,7 @@ BACKOFF_S = (0.05, 2.0)        # between attempts, doubling, each a random half 
 REFUSED_BACKOFF_S = (1.0, 60.0)    # when the hub has said no, or is the wrong one: only people mend that
 CLOSE_S = 3.0
 HEARD_MAX = 64                 # messages heard in one go, before the lock is given up
+LED_S = 0.005                  # after somebody led, the I/O thread leaves the sockets to the next who will
 PART_BYTES = 1 << 20           # of many messages put at once: so much before the first of it is sent
 
 
@@ -56,7 +61,9 @@ class Connection:
         self.session = Session(os.urandom(8), self.outbox, keepalive_s, live_bytes=live_bytes)
         self.session.on_settled = self._settled
         self.trouble: BackboneError | None = None      # why there is no connection, if there is none
-        self._changed = changed
+        self._tell_waiting = changed
+        self._leader: threading.Thread | None = None
+        self._led_until_s = 0.0
         self._refused: list[Batch] = []
         self._pair = KeyPair(profile.public_key, profile.secret_key)
         self._context: Any = zmq.Context()
@@ -72,13 +79,13 @@ class Connection:
         self._next_try_s = 0.0
         self._closing = False
         self._closed = False
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
+        self._wake_out, self._wake_in = _pipe()
         self._awake = True
         self._sleeps_until_s = 0.0
-        self._polled: tuple[Any, ...] = ()             # the sockets that _poll tells news of
-        self._poll: Any = None
+        self._news = _News(self._wake_out)
+        self._wakes = _News(self._wake_out)            # the same without the sockets
+        self._leader_news: _News | None = None         # made for the first who leads
+        self._call_in = self._call_out = -1            # calls a leader to look at what another heard
         self._thread = threading.Thread(target=self._run, name=f"zbackbone {profile.name}", daemon=True)
         self._thread.start()
 
@@ -297,7 +304,53 @@ class Connection:
         if self._closing:
             raise Misuse("closed", "this client is closed; make a new one")
 
+    def lead(self, wait_s: float) -> bool:
+        """Under the lock, held once: hears the hub in the caller's thread, within so many seconds.
+
+        Releases the lock while it waits. False when it can't: another leads, or there is no connection.
+        """
+        if self._leader is not None or self._dealer is None or self._closing:
+            return False
+        if self._leader_news is None:
+            self._call_out, self._call_in = _pipe()
+            self._leader_news = _News(self._call_out)
+        self._leader = threading.current_thread()
+        try:
+            # Who used the sockets last has looked whether there is more, and if so, has woken the I/O thread.
+            if not self._awake:
+                self._leader_news.of(self._sockets())
+                self.lock.release()
+                try:
+                    self._leader_news.wait(wait_s)
+                finally:
+                    self.lock.acquire()
+            if not self._closing:
+                again, until_s = self._turn(time.monotonic())
+                self._wake_by(0.0 if again else until_s)
+        finally:
+            self._leader = None
+            self._led_until_s = time.monotonic() + LED_S
+            if self._closed:
+                self._close_call()
+        return True
+
     # Under the lock ----------------------------------------------------------------------------
+    def _changed(self) -> None:
+        """Something may have come true that somebody waits for."""
+        self._tell_waiting()
+        if self._leader is not None and self._leader is not threading.current_thread():
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._call_in, b"c")
+
+    def _sockets(self) -> tuple[Any, ...]:
+        return self._dealer, self._monitor, self._sub
+
+    def _close_call(self) -> None:
+        if self._call_in >= 0:
+            os.close(self._call_in)
+            os.close(self._call_out)
+            self._call_in = self._call_out = -1
+
     def _settled(self, batch: Batch) -> None:
         if batch.refusal is not None:
             log.warning("%d message(s) to %s were refused: %s [%s]", batch.count, batch.address or "everybody",
@@ -365,22 +418,18 @@ class Connection:
                 self._wake_in = self._wake_out = -1
                 self._awake = True
                 self._changed()
+                if self._leader is None:               # else it is still looking there
+                    self._close_call()
             self._context.term()
 
     def _sleep(self, until_s: float) -> None:
-        heard = (self._dealer, self._monitor, self._sub)
-        if heard != self._polled:
-            self._polled = heard
-            self._poll = select.poll()
-            self._poll.register(self._wake_out, select.POLLIN)
-            for sock in heard:
-                if sock is not None:
-                    self._poll.register(sock.getsockopt(zmq.FD), select.POLLIN)
-        self._poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
-        try:
-            os.read(self._wake_out, 4096)
-        except BlockingIOError:
-            pass
+        now_s = time.monotonic()
+        while self._leader is not None or now_s < self._led_until_s:
+            if now_s >= until_s or self._wakes.wait(min(until_s - now_s, LED_S)):
+                return
+            now_s = time.monotonic()
+        self._news.of(self._sockets())
+        self._news.wait(until_s - now_s)
 
     def _turn(self, now_s: float) -> tuple[bool, float]:
         """Hears and sends what there is. Returns whether to go on at once, else until when to sleep."""
@@ -531,3 +580,39 @@ class Connection:
         self._filters = wanted
         self._sub.setsockopt(zmq.SUBSCRIBE, self._echo)
         self._echoes_due += 1
+
+
+class _News:
+    """Waits for a word in a pipe, or for what sockets have."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._sockets: tuple[Any, ...] = ()
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLIN)
+
+    def of(self, sockets: tuple[Any, ...]) -> None:
+        """These, from now on; None among them are none."""
+        if sockets != self._sockets:
+            self._sockets = sockets
+            self._poll = select.poll()
+            self._poll.register(self._pipe, select.POLLIN)
+            for sock in sockets:
+                if sock is not None:
+                    self._poll.register(sock.getsockopt(zmq.FD), select.POLLIN)
+
+    def wait(self, wait_s: float) -> bool:
+        """Whether the pipe had a word, which is taken out."""
+        for fd, _ in self._poll.poll(max(0.0, wait_s) * 1000):
+            if fd == self._pipe:
+                with contextlib.suppress(BlockingIOError):
+                    return bool(os.read(fd, 4096))
+        return False
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe that nobody blocks on: (to read, to write)."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends

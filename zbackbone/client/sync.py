@@ -286,7 +286,11 @@ class Client:
                 if left_s is not None and left_s <= 0:
                     return False
                 # Bounded, since a signal that comes just before an endless wait would not end it.
-                self._condition.wait(WAIT_S if left_s is None else min(left_s, WAIT_S))
+                wait_s = WAIT_S if left_s is None else min(left_s, WAIT_S)
+                if self._connection.lead(wait_s):
+                    self._condition.notify()           # whoever waits for something else may lead now
+                else:
+                    self._condition.wait(wait_s)
             return True
 
     # Ending ----------------------------------------------------------------------------------
