@@ -90,6 +90,8 @@ def lone(hub: TestHub, size: int, profiles: tuple[Profile, Profile]) -> tuple[fl
             receipts.append(time.perf_counter() - began_s)
     path, syncs = hub.data / "sync-probe", []
     fd = os.open(path, os.O_CREAT | os.O_WRONLY)
+    os.write(fd, os.urandom(64 * 16384))     # so that what is timed writes in place
+    os.fsync(fd)
     for index in range(LONE):
         os.pwrite(fd, bytes(16384), index % 64 * 16384)
         began_s = time.perf_counter()

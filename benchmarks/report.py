@@ -17,11 +17,11 @@ def heading(rows: list[Row]) -> str:
 
 def line(row: Row) -> str:
     case = row.case
-    said = (f"said yes when {case.promise}" if case.promise else "") + (", encrypted" if case.encrypted else "")
+    said = ", ".join([f"said yes when {case.promise}"] * bool(case.promise) + ["encrypted"] * case.encrypted)
     if not row.figures:
         return f"  {case.title:<{WIDTH}} {'no figure: ' + row.error}"
     ratio = f"{row.ratio:>7.2f} x" if row.ratio is not None else " " * 9
-    return f"  {case.title:<{WIDTH}} {_main(row):<44} {ratio}  {_others(row)}{'; ' if said else ''}{said.lstrip(', ')}"
+    return f"  {case.title:<{WIDTH}} {_main(row):<44} {ratio}  {'; '.join(filter(None, (_others(row), said)))}"
 
 
 def _main(row: Row) -> str:
