@@ -14,6 +14,7 @@ from ..plans import left_s, stamp_s
 from . import BATCHES, DURABLE, DURABLE_BATCHES, LIVE, Running, Way, timed
 
 TITLE = "zbackbone"
+LIVE_BYTES = 1 << 30      # may wait for a listener that is slower than the publisher, as NATS's and Redis's may
 LIST = 1000               # bodies given to one call of the batch API
 
 
@@ -42,7 +43,7 @@ class Live(Way):
             me.flush(timeout=120)
 
     def receive(self, door, name, heard, start):
-        with Client(door.receiver) as me:
+        with Client(door.receiver, live_bytes=LIVE_BYTES) as me:
             listener = me.listen(f"bench.{name}")
             start()
             for message in listener:
@@ -127,7 +128,7 @@ class InBatches(Way):
             me.flush(timeout=120)
 
     def receive(self, door, name, heard, start):
-        with Client(door.receiver) as me:
+        with Client(door.receiver, live_bytes=LIVE_BYTES) as me:
             listener = me.listen(f"bench.{name}")
             start()
             for messages in listener.batches():
