@@ -81,6 +81,7 @@ class Connection:
         self._closed = False
         self._wake_out, self._wake_in = _pipe()
         self._awake = True
+        self._has_more = False                         # a socket may have news that its FD won't tell again
         self._sleeps_until_s = 0.0
         self._news = _News(self._wake_out)
         self._wakes = _News(self._wake_out)            # the same without the sockets
@@ -316,8 +317,7 @@ class Connection:
             self._leader_news = _News(self._call_out)
         self._leader = threading.current_thread()
         try:
-            # Who used the sockets last has looked whether there is more, and if so, has woken the I/O thread.
-            if not self._awake:
+            if not self._has_more:
                 self._leader_news.of(self._sockets())
                 self.lock.release()
                 try:
@@ -325,14 +325,19 @@ class Connection:
                 finally:
                     self.lock.acquire()
             if not self._closing:
-                again, until_s = self._turn(time.monotonic())
-                self._wake_by(0.0 if again else until_s)
+                _, until_s = self._turn(time.monotonic())
+                self._wake_by(until_s)
         finally:
             self._leader = None
-            self._led_until_s = time.monotonic() + LED_S
             if self._closed:
                 self._close_call()
         return True
+
+    def leave(self) -> None:
+        """Under the lock: who led has what it waited for."""
+        self._led_until_s = time.monotonic() + LED_S
+        if self._has_more and not self._closed:
+            self._wake()
 
     # Under the lock ----------------------------------------------------------------------------
     def _changed(self) -> None:
@@ -371,9 +376,11 @@ class Connection:
             # The connection has just gone, and with it the socket's only pipe: a send that waits
             # would wait for ever, under the lock. What was due is due again on the next one.
             self.session.broken()
+            self._has_more = True
             self._wake()
             return
         if frames and threading.current_thread() is not self._thread and dealer.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self._has_more = True
             self._wake()
 
     def _wake(self) -> None:
@@ -433,6 +440,10 @@ class Connection:
 
     def _turn(self, now_s: float) -> tuple[bool, float]:
         """Hears and sends what there is. Returns whether to go on at once, else until when to sleep."""
+        self._has_more, until_s = self._take_turn(now_s)
+        return self._has_more, until_s
+
+    def _take_turn(self, now_s: float) -> tuple[bool, float]:
         if self._dealer is None:
             if now_s < self._next_try_s:
                 return False, self._next_try_s

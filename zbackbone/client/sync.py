@@ -279,19 +279,25 @@ class Client:
         """Whether it came true in time. Raises when it never will."""
         if until_s is None and timeout is not None:
             until_s = time.monotonic() + timeout
+        connection, led = self._connection, False
         with self._condition:
-            while not true():
-                stop_waiting(self._connection)
-                left_s = None if until_s is None else until_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    return False
-                # Bounded, since a signal that comes just before an endless wait would not end it.
-                wait_s = WAIT_S if left_s is None else min(left_s, WAIT_S)
-                if self._connection.lead(wait_s):
-                    self._condition.notify()           # whoever waits for something else may lead now
-                else:
-                    self._condition.wait(wait_s)
-            return True
+            try:
+                while not true():
+                    stop_waiting(connection)
+                    left_s = None if until_s is None else until_s - time.monotonic()
+                    if left_s is not None and left_s <= 0:
+                        return False
+                    # Bounded, since a signal that comes just before an endless wait would not end it.
+                    wait_s = WAIT_S if left_s is None else min(left_s, WAIT_S)
+                    if connection.lead(wait_s):
+                        led = True
+                    else:
+                        self._condition.wait(wait_s)
+                return True
+            finally:
+                if led:
+                    connection.leave()
+                    self._condition.notify()           # another one who waits may lead now
 
     # Ending ----------------------------------------------------------------------------------
     def close(self, timeout: float = 5.0) -> None:
