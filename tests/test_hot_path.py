@@ -13,9 +13,13 @@ import pytest
 
 from zbackbone import facts as f
 from zbackbone import protocol as p
-from zbackbone.auth.keys import KeyPair, make_pair
+from zbackbone.auth.keys import KeyPair, Profile, make_pair
 from zbackbone.auth.policy import EVERYTHING, to_wire
 from zbackbone.client import sockets
+from zbackbone.client.connection import Connection
+from zbackbone.client.session import Listening
+from zbackbone.client.sync import Client as ClientFace
+from zbackbone.client.sync import Listener
 from zbackbone.router import journal as journal_module
 from zbackbone.router import server as server_module
 from zbackbone.router.hub import Hub, Settings
@@ -253,3 +257,102 @@ def test_sqlite_is_asked_for_nothing_by_a_receiver_that_keeps_up(server):
     assert statements == []
     assert not server.store._pending.count
     context.destroy(linger=0)
+
+
+# The client
+
+@pytest.fixture
+def deaf(monkeypatch):
+    """A Client whose I/O thread does nothing, as if there were no network; and its connection."""
+    monkeypatch.setattr(Connection, "_take_turn", lambda self, now_s: (False, now_s + 1.0))
+    public, secret = make_pair()
+    client = ClientFace(Profile("me", "127.0.0.1:1", public, public, secret), outbox_bytes=1 << 30)
+    yield client, client._connection
+    client._connection.session.welcome = None
+    client._connection.close()
+
+
+class CountingLock:
+    def __init__(self, lock):
+        self._lock = lock
+        self.count = 0
+
+    def __enter__(self):
+        self.count += 1
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        return self._lock.__exit__(*error)
+
+    def __getattr__(self, name):
+        return getattr(self._lock, name)
+
+
+def deliver(session, number, messages, size=200):
+    """A batch arrives in the inbox."""
+    body = p.pack_batch([bytes(size)] * messages)
+    envelope = p.pack_envelope(p.Envelope("you", 0, p.SEND, "me", BOX, number, messages))
+    session.hear(p.encode(p.Deliver(number, number - 1, 0, envelope)), body, 0.0)
+
+
+def test_a_message_of_a_burst_costs_its_sender_two_calls_and_a_batch_a_few_locks(deaf):
+    count = 20_000
+    client, connection = deaf
+    lock = connection.lock = CountingLock(connection.lock)
+    body = bytes(200)
+    with python_calls() as calls:
+        for _ in range(count):
+            client.send("you", body)
+    batches = connection.outbox.last
+    assert batches == pytest.approx(count * 205 / 65536, abs=2)
+    assert calls["send"] == count and calls["add"] <= count
+    assert sum(calls.values()) - calls["send"] - calls["add"] < 60 * batches
+    assert lock.count < 4 * batches
+
+
+def test_a_message_of_many_costs_its_sender_no_call_at_all(deaf):
+    client, connection = deaf
+    bodies = [bytes(200)] * 20_000
+    with python_calls() as calls:
+        client.send_many("you", bodies)
+    assert sum(calls.values()) < 80 * connection.outbox.last
+
+
+def test_a_message_costs_its_receiver_a_resumed_generator_and_an_ack(deaf):
+    messages, batches = 300, 30
+    client, connection = deaf
+    session = connection.session
+    session.welcome, session.store = object(), b"store-id"
+    received = client.receive()
+    with connection.lock:
+        session._receiving = True
+        for number in range(1, batches + 1):
+            deliver(session, number, messages)
+        connection.receive = lambda: None          # it has taken the inbox; there is no hub to tell
+    lock = connection.lock = CountingLock(connection.lock)
+    blocks = sys.getallocatedblocks()
+    with python_calls() as calls:
+        for _ in range(messages * batches):
+            next(received).ack()
+    assert calls["receive"] == calls["ack"] == messages * batches
+    assert sum(calls.values()) - 2 * messages * batches < 60 * batches
+    assert lock.count < 6 * batches
+    assert sys.getallocatedblocks() - blocks < messages * batches         # what was handed over is given back
+
+
+def test_a_live_message_costs_its_listener_a_resumed_generator(deaf):
+    messages, batches = 300, 30
+    client, connection = deaf
+    session, listening = connection.session, Listening(("a",), False)
+    session.listeners.append(listening)
+    listener = iter(Listener(client, listening, None))
+    body = p.pack_batch([bytes(200)] * messages)
+    for number in range(1, batches + 1):
+        envelope = p.pack_envelope(p.Envelope("you", 0, p.PUBLISH, "a", BOX, number, messages))
+        session.hear_live(p.Live(1, (number - 1) * messages, envelope), body)
+    with python_calls() as calls:
+        for _ in range(messages * batches):
+            next(listener)
+    assert calls["__iter__"] == messages * batches
+    assert sum(calls.values()) - messages * batches < 40 * batches
+    session.listeners.clear()
