@@ -16,9 +16,7 @@ from . import BATCHES, DURABLE, DURABLE_BATCHES, LIVE, Running, Way, timed
 TITLE = "zbackbone"
 LIVE_BYTES = 1 << 30      # may wait for a listener that is slower than the publisher, as NATS's and Redis's may
 LIST = 1000               # bodies given to one call of the batch API
-
-
-ACK_EVERY = 200          # as the peers that can acknowledge many at once
+ACK_EVERY = 200           # as the peers that can acknowledge many at once
 
 
 class Door(NamedTuple):
