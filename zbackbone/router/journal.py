@@ -4,10 +4,14 @@ The file has a fixed size and is overwritten in place from its start, again and 
 are there already, so a sync writes a record and nothing else (half the time of one that grows a
 file). Each record begins in a block of its own, so that writing one never touches another.
 
+    file   = two announcements, a block each; then a round's records
     record = magic 4, length 4, sum 4, number 8, salt 16, payload, zeros to the block's end
 
-A record is one only with this life's salt: random, secret, and new each time the file is begun
+A record is one only with its round's salt: random, secret, and new each time the file is begun
 anew. So no leftover of an earlier round, and nothing that a sender put into a body, is taken for one.
+A round is announced, in a record without payload and with number 0, before the database is told of it,
+and beside the announcement of the one under way: so a journal that does not know the database's round
+is not the one that belongs to it, and is not taken for an empty one.
 """
 
 import errno
@@ -25,6 +29,7 @@ SALT_BYTES = 16
 MAGIC = b"zbj1"
 HEAD = struct.Struct(f"<4sIIQ{SALT_BYTES}s")
 ZEROS = bytes(BLOCK_BYTES)
+ROUND_AT = 2 * BLOCK_BYTES          # where a round's first record is; before that, the announcements
 
 
 class Journal:
@@ -34,9 +39,11 @@ class Journal:
         """size: bytes, a multiple of BLOCK_BYTES; a file that is longer is left so."""
         self.path = path
         self.size = size
-        self._salt = bytes(SALT_BYTES)
+        self.is_broken = False       # a write or a sync failed: nothing more is written
+        self._salt = self._announced = bytes(SALT_BYTES)
+        self._slot = 0               # which of the announcements is of the round under way
         self._number = 0             # of the last record in this round
-        self._at = 0                 # where the next record begins
+        self._at = ROUND_AT          # where the next record begins
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._fill()
@@ -47,50 +54,70 @@ class Journal:
     def _fill(self) -> None:
         """Makes the file as long as it will ever be: written, since a mere hole would grow at each sync."""
         length = os.fstat(self._fd).st_size
-        if length >= self.size:
-            self.size = length // BLOCK_BYTES * BLOCK_BYTES
-            return
+        self.size = max(self.size, length // BLOCK_BYTES * BLOCK_BYTES)
         chunk = bytes(1 << 20)
         while length < self.size:
             length += os.pwrite(self._fd, chunk[:self.size - length], length)
-        os.fsync(self._fd)
+        os.fsync(self._fd)           # even if it was long enough: a start that was killed here has left it so
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
 
-    def begin(self, salt: bytes) -> None:
-        """A new round: the next record is its first. salt: 16 secret random bytes.
+    def announce(self, salt: bytes) -> None:
+        """Says what salt the next round will have: 16 secret random bytes. On disk when it returns.
+
+        It may be said again, if it was no use. Raises OSError as append().
+        """
+        self._write(BLOCK_BYTES * (1 - self._slot), 0, salt, b"")
+        self._announced = salt
+
+    def begin(self) -> None:
+        """The round announced last: the next record is its first.
 
         The caller has made durable what the records so far are about, and the salt.
         """
-        self._salt = salt
-        self._number = self._at = 0
+        self._slot = 1 - self._slot
+        self._salt = self._announced
+        self._number = 0
+        self._at = ROUND_AT
 
     def has_room(self, payload_bytes: int) -> bool:
         return self._at + _padded(payload_bytes) <= self.size
 
     def append(self, payload: bytes | memoryview) -> None:
-        """On disk when it returns. Raises OSError, after which nothing more may be appended."""
+        """On disk when it returns. Raises OSError, after which nothing more can be written."""
+        self._at += self._write(self._at, self._number + 1, self._salt, payload)
+        self._number += 1
+
+    def _write(self, at: int, number: int, salt: bytes, payload: bytes | memoryview) -> int:
+        """How many bytes it took."""
+        if self.is_broken:
+            raise OSError(errno.EIO, "it failed before, and takes nothing more", str(self.path))
+        self.is_broken = True        # until all went well: no second sync makes good what a first one failed to write
         length = len(payload)
-        number = self._number + 1
-        head = HEAD.pack(MAGIC, length, _sum(number, self._salt, payload), number, self._salt)
+        head = HEAD.pack(MAGIC, length, _sum(number, salt, payload), number, salt)
         whole = _padded(length)
-        parts = [head, payload, ZEROS[:whole - HEAD.size - length]]
-        if os.pwritev(self._fd, parts, self._at) != whole:
+        if os.pwritev(self._fd, [head, payload, ZEROS[:whole - HEAD.size - length]], at) != whole:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
         os.fdatasync(self._fd)
-        self._at += whole
-        self._number = number
+        self.is_broken = False
+        return whole
 
     def replay(self, salt: bytes) -> Iterator[bytes]:
         """The payloads of that round, in order, up to where a crash left off.
 
         Only the last record can be torn by one: each was on disk before the next was written. So
-        one that is whole behind one that isn't is damage, and raises Damaged.
+        one that is whole behind one that isn't is damage, and raises Damaged; as does a round that
+        was never announced here.
         """
-        at, number = 0, 1
+        slots = [slot for slot in (0, 1) if self._read(BLOCK_BYTES * slot, salt, 0) is not None]
+        if not slots:
+            raise Damaged("journal-missing", f"the journal {self.path} is not the one that belongs to the store beside"
+                                             " it; restore a backup of the whole data folder, nothing was changed")
+        self._slot = slots[0]
+        at, number = ROUND_AT, 1
         while (payload := self._read(at, salt, number)) is not None:
             yield payload
             at += _padded(len(payload))

@@ -16,12 +16,14 @@ from ..errors import Damaged, Misuse
 from ..protocol import DISK_RESERVE_BYTES
 from .journal import JOURNAL_BYTES, SALT_BYTES, Journal
 from .pending import Pending
-from .store import EVERYTHING, Failure, Mark, NoRoom, SqliteStore
+from .store import EVERYTHING, Failure, Mark, NoRoom, SqliteStore, opening
 
 log = logging.getLogger("zbackbone.hub")
 
 NO_ROUND = bytes(SALT_BYTES)
 PENDING_MAX = 16_384        # entries: what the database takes in 0.1 s, and some 10 MB of memory if they are small
+DELETED_MAX = 4096          # of the database's, in one transaction: what takes them back is some 32 MB of disk, not as
+                            # much as the backlog; and a start does not delete more anew. Draining is no slower for it
 
 
 class JournaledStore:
@@ -35,30 +37,31 @@ class JournaledStore:
         """new_id, reserve_bytes, may_make: as of SqliteStore."""
         self._random_bytes = random_bytes
         self._pending = Pending()
-        self._freed: dict[int, tuple[int, int]] = {}     # by client, not told yet: messages, bytes
-        self._is_broken = False
         self._db = SqliteStore(path, new_id, reserve_bytes, may_make)
         try:
-            self._mark = self._db.mark() or Mark(NO_ROUND, 0)
-            self._journal = self._open_journal(path.with_name("hub.journal"), journal_bytes)
-            self._begin()
-        except BaseException:
+            self._begin(path.with_name("hub.journal"), journal_bytes)
+        except BaseException as error:
             self._db.close()
+            if isinstance(error, NoRoom):
+                raise Misuse("disk-full", f"the disk of {path} is full; make room, then start again") from None
+            if isinstance(error, Failure):
+                raise opening(path, error) from error
             raise
 
-    def _begin(self) -> None:
+    def _begin(self, path: Path, size: int) -> None:
+        mark = self._db.mark() or Mark(NO_ROUND, 0)
+        self._journal = self._open_journal(path, size, mark)
         try:
-            self._replay()
+            self._replay(mark)
             self._checkpoint()
-        except NoRoom:
+        except BaseException as error:
             self._journal.close()
-            raise Misuse("disk-full", f"the disk of {self._db.path} is full; make room, then start again") from None
-        except BaseException:
-            self._journal.close()
+            if isinstance(error, OSError):
+                raise Misuse("cannot-open", f"cannot use the journal {path}: {error.strerror};"
+                                            " check the disk") from error
             raise
 
-    def _open_journal(self, path: Path, size: int) -> Journal:
-        mark = self._mark
+    def _open_journal(self, path: Path, size: int, mark: Mark) -> Journal:
         if mark.salt != NO_ROUND and (not path.exists() or path.stat().st_size < mark.size):
             raise Damaged("journal-missing", f"the journal {path}, with what was accepted last, is gone or was cut off:"
                                              " restore a backup of the whole data folder, nothing was changed")
@@ -73,13 +76,17 @@ class JournaledStore:
             raise Misuse("cannot-open", f"cannot open the journal {path}: {error.strerror};"
                                         " check the data folder") from None
 
-    def _replay(self) -> None:
-        if self._mark.salt == NO_ROUND:
+    def _replay(self, mark: Mark) -> None:
+        if mark.salt == NO_ROUND:
             return
         records = 0
-        for payload in self._journal.replay(self._mark.salt):
-            for fact in f.unpack(payload):
-                self._pending.take(fact)
+        for payload in self._journal.replay(mark.salt):
+            try:
+                for fact in f.unpack(payload):
+                    self._pending.take(fact)
+            except Exception as error:               # whole, and no sense in it: msgpack's, ValueError, TypeError
+                raise Damaged("store-damaged", f"the journal {self._journal.path} holds what this version can't read"
+                                               f" ({error!r}); start the one that wrote it") from error
             records += 1
         if records:
             log.info("replayed %d commits from the journal", records)
@@ -135,36 +142,31 @@ class JournaledStore:
             elif kind not in f.MESSAGES:
                 return self._checkpoint(facts)
         payload = f.pack(facts)                      # type: ignore[arg-type]
-        if self._pending.count > PENDING_MAX or not self._journal.has_room(len(payload)):
+        if (self._pending.count > PENDING_MAX or self._db.deleted > DELETED_MAX
+                or not self._journal.has_room(len(payload))):
             self._checkpoint()
             if not self._journal.has_room(len(payload)):
                 return self._checkpoint(facts)       # larger than all of it
-        for client, ack in acked.items():
-            # First, since a full disk may refuse it. What it freed is kept for a second try.
-            messages, size = self._db.free(client, ack.number)
-            before = self._freed.get(client, (0, 0))
-            self._freed[client] = before[0] + messages, before[1] + size
-        try:
-            self._journal.append(payload)
-        except OSError:
-            self._is_broken = True
-            raise
+        # First, since a full disk may refuse it.
+        in_database = self._db.free({client: ack.number for client, ack in acked.items()}) if acked else {}
+        self._journal.append(payload)
         for fact in facts:
             if type(fact) is not f.Acked:
                 self._pending.take(fact)             # type: ignore[arg-type]
         freed = []
         for client, ack in acked.items():
             messages, size = self._pending.ack(ack)
-            before = self._freed.pop(client)
+            before = in_database[client]
             freed.append(f.Freed(client, before[0] + messages, before[1] + size))
         return freed
 
     def _checkpoint(self, facts: Sequence[f.Fact] = ()) -> list[f.Freed]:
         """Writes what is pending, and these facts, to the database, and begins the journal anew."""
         mark = Mark(self._random_bytes(SALT_BYTES), self._journal.size)
+        self._journal.announce(mark.salt)
         freed = self._db.write(self._pending, facts, mark)
         self._pending = Pending()
-        self._journal.begin(mark.salt)
+        self._journal.begin()
         return freed
 
     def tidy(self, entries_max: int) -> bool:
@@ -172,9 +174,9 @@ class JournaledStore:
         return self._db.tidy(entries_max)
 
     def close(self) -> None:
-        """Leaves all in the database, if it can; else the next start does it."""
+        """Leaves all in the database, if nothing has failed so far; else the next start does it."""
         try:
-            if not self._is_broken:
+            if not self._journal.is_broken and not self._db.is_broken:
                 self._db.write(self._pending, (), Mark(NO_ROUND, 0))
         except (Failure, NoRoom) as error:
             log.warning("what is in the journal stays there until the next start: %s", error)

@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 from zlib import crc32
@@ -96,8 +96,11 @@ class SqliteStore:
         self.reserve = path.with_name("reserve")
         self.damaged = 0                    # entries whose checksum was wrong, since the start
         self.is_squeezed = False
+        self.is_broken = False              # something failed that was no full disk: nothing more is to be written
         self.filled: set[int] = set()       # clients that may have entries here
         self._emptied: set[int] = set()     # and that have none any more, once the transaction is on disk
+        self.deleted = 0                    # entries, in the transaction under way
+        self._freed: dict[int, int] = {}    # what free() told in this transaction: by client, up to which number
         try:
             try:
                 self._open(new_id, may_make)
@@ -109,7 +112,7 @@ class SqliteStore:
         except UnicodeDecodeError as error:              # of a damaged schema; no sqlite3.Error
             raise Damaged("store-damaged", _damaged(path, str(error))) from error
         except sqlite3.Error as error:
-            raise _opening(path, error) from error
+            raise opening(path, error) from error
         except OSError as error:
             raise Misuse("cannot-open", f"cannot open the store {path}: {error.strerror};"
                                         " check the data folder") from None
@@ -151,7 +154,9 @@ class SqliteStore:
         if self._value("PRAGMA user_version") < SCHEMA:
             self._db.execute(f"PRAGMA user_version = {SCHEMA}")
         self._next_shared = (self._value("SELECT max(id) FROM shared") or 0) + 1
-        self.filled.update(row[0] for row in self._db.execute("SELECT client FROM inboxes WHERE messages > 0"))
+        self.filled.update(row[0] for row in self._db.execute(
+            "SELECT client FROM inboxes i WHERE EXISTS"
+            f" (SELECT 1 FROM entries WHERE id > i.client << {NUMBER_BITS} AND id < i.client + 1 << {NUMBER_BITS})"))
 
     def _is_empty(self) -> bool:
         """Made, and no more: as a crash in the first start leaves it."""
@@ -219,6 +224,16 @@ class SqliteStore:
             yield f.InboxAt(*row)
 
     def read(self, client: int, after: int, bytes_max: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
+        try:
+            return self._read(client, after, bytes_max)
+        except sqlite3.Error as error:
+            if not _is_full(error):
+                raise
+            # It was to write down what free() began, for want of memory. That is given up; this then needs no disk.
+            self._give_up()
+            return self._read(client, after, bytes_max)
+
+    def _read(self, client: int, after: int, bytes_max: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
         first = client << NUMBER_BITS
         out, held, number = [], 0, after
         cursor = self._db.execute(
@@ -251,30 +266,40 @@ class SqliteStore:
         """
         return self._with_reserve(lambda: self._write(pending, facts, mark))
 
-    def free(self, client: int, number: int) -> tuple[int, int]:
-        """Deletes an inbox's entries before that number: how many messages and bytes they were.
+    def free(self, numbers: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """Deletes, by client, an inbox's entries before that number: how many messages and bytes they were.
 
-        On disk with the next write(), which must be told the same acknowledgement again: when the
-        transaction has to be given up, it is done anew there. Raises as commit().
+        On disk with the next write(), which must be told the same acknowledgements again. When the
+        transaction has to be given up meanwhile, the next one begins with the same. Raises as commit().
         """
-        return self._with_reserve(lambda: self._free(client, number))
+        freed = self._with_reserve(lambda: {client: self._free(client, upto) for client, upto in numbers.items()})
+        self._freed.update((client, upto) for client, upto in numbers.items() if freed[client][0])
+        return freed
 
     def _with_reserve(self, run: Callable[[], Result]) -> Result:
         while True:
             try:
                 return run()
             except BaseException as error:
-                self._emptied.clear()
-                with contextlib.suppress(sqlite3.Error):     # it may have been given up already
-                    self._db.execute("ROLLBACK")
+                self._give_up()
                 if not isinstance(error, sqlite3.Error) or not _is_full(error):
+                    self.is_broken = True
                     raise
                 if not self._release_reserve():
                     raise NoRoom(str(error)) from error
 
+    def _give_up(self) -> None:
+        self._emptied.clear()
+        self.deleted = 0
+        with contextlib.suppress(sqlite3.Error):             # SQLite may have done it already
+            self._db.execute("ROLLBACK")
+
     def _begin(self) -> None:
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN IMMEDIATE")
+        if self._db.in_transaction:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        for client, upto in self._freed.items():             # of one that was given up; told already
+            self._free(client, upto)
 
     def _write(self, pending: Pending, facts: Sequence[f.Fact], mark: Mark | None) -> list[f.Freed]:
         self._begin()
@@ -302,6 +327,8 @@ class SqliteStore:
         self._db.execute("COMMIT")
         self.filled -= self._emptied
         self._emptied.clear()
+        self._freed.clear()
+        self.deleted = 0
 
     def _flush(self, pending: Pending) -> list[f.Freed]:
         """Writes it; returns what its acknowledgements freed here and in itself."""
@@ -337,7 +364,8 @@ class SqliteStore:
     def _entry(self, ident: int, kept: Kept, shared: dict[Kept, int]) -> tuple[Any, ...]:
         """An entry's row. shared: bodies for several that are written already, and their numbers."""
         if kept.left == 1:
-            return (ident, kept.messages, kept.size, None, _sum(ident, kept.envelope, kept.body), kept.envelope, kept.body)
+            total = _sum(ident, kept.envelope, kept.body)
+            return (ident, kept.messages, kept.size, None, total, kept.envelope, kept.body)
         number = shared.get(kept)
         if number is None:
             number = shared[kept] = self._next_shared
@@ -354,6 +382,7 @@ class SqliteStore:
         first = client << NUMBER_BITS
         rows = self._db.execute("DELETE FROM entries WHERE id > ? AND id < ? RETURNING count, size, shared",
                                 (first, first + number)).fetchall()
+        self.deleted += len(rows)
         messages, size = sum(row[0] for row in rows), sum(row[1] for row in rows)
         self._unshare(row[2] for row in rows if row[2] is not None)
         self._db.execute("UPDATE inboxes SET messages = messages - ?, size = size - ? WHERE client = ?",
@@ -414,14 +443,15 @@ class SqliteStore:
 
     def tidy(self, entries_max: int) -> bool:
         """Deletes some entries of a revoked client. Returns whether there is more to do."""
+        try:
+            return self._with_reserve(lambda: self._tidy(entries_max))
+        except NoRoom:
+            return True                              # then later
+
+    def _tidy(self, entries_max: int) -> bool:
         client = self._value("SELECT client FROM doomed LIMIT 1")
         if client is None:
             return False
-        with contextlib.suppress(NoRoom):            # then later
-            self._with_reserve(lambda: self._tidy(client, entries_max))
-        return True
-
-    def _tidy(self, client: int, entries_max: int) -> None:
         first = client << NUMBER_BITS
         self._begin()
         rows = self._db.execute(
@@ -431,6 +461,7 @@ class SqliteStore:
         if len(rows) < entries_max:
             self._db.execute("DELETE FROM doomed WHERE client = ?", (client,))
         self._commit()
+        return True
 
     # Room ------------------------------------------------------------------------------------
     def room(self) -> bool:
@@ -493,7 +524,8 @@ def _damaged(path: Path, why: str) -> str:
     return f"the store {path} is damaged ({why}); restore a backup of it, nothing was changed"
 
 
-def _opening(path: Path, error: sqlite3.Error) -> Damaged | Misuse:
+def opening(path: Path, error: sqlite3.Error) -> Damaged | Misuse:
+    """What to tell of an error at the start."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return Damaged("store-damaged", _damaged(path, str(error)))
