@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from .outbox import Batch, bodies_size
 from .session import LIVE_BYTES_MAX, Listening, Request
 
 WAIT_S = 1.0
+SEND, PUBLISH = p.SEND, p.PUBLISH
 
 
 class Receipt:
@@ -70,7 +70,7 @@ class Client:
         self._connection = Connection(profile_of(profile), self._lock, self._condition.notify_all,
                                       outbox_bytes=outbox_bytes, live_bytes=live_bytes, keepalive_s=keepalive,
                                       receipt_for=lambda batch: Receipt((batch,), self))
-        self._add = self._connection.outbox.add
+        self._outbox = self._connection.outbox
 
     @property
     def name(self) -> str:
@@ -94,17 +94,26 @@ class Client:
         body: at most 1 MiB. headers: text to text, at most 16 KiB. Raises Misuse for a malformed
         argument, OutboxFull. What the hub says comes with the receipt, or from flush().
         """
-        batch = None if headers else self._add(p.SEND, to, body)
-        if batch is None or batch.sealed:
-            return self._put(p.SEND, to, body, headers, batch)
-        return batch.receipt  # type: ignore[no-any-return]
+        # Outbox.add(), written out here and below: a call is a fifth of what a message costs.
+        batch = self._outbox.open
+        if (batch is not None and batch.address == to and batch.way == SEND and type(body) is bytes
+                and len(body) <= batch.quick_bytes and not headers and next(batch.slots, 0)):
+            batch.items.append(body)
+            if not batch.sealed:
+                return batch.receipt  # type: ignore[no-any-return]
+            return self._put(SEND, to, body, headers, batch)
+        return self._put(SEND, to, body, headers, None)
 
     def publish(self, topic: str, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
         """The same for all who subscribed to the topic, and, live, for those who listen to it."""
-        batch = None if headers else self._add(p.PUBLISH, topic, body)
-        if batch is None or batch.sealed:
-            return self._put(p.PUBLISH, topic, body, headers, batch)
-        return batch.receipt  # type: ignore[no-any-return]
+        batch = self._outbox.open
+        if (batch is not None and batch.address == topic and batch.way == PUBLISH and type(body) is bytes
+                and len(body) <= batch.quick_bytes and not headers and next(batch.slots, 0)):
+            batch.items.append(body)
+            if not batch.sealed:
+                return batch.receipt  # type: ignore[no-any-return]
+            return self._put(PUBLISH, topic, body, headers, batch)
+        return self._put(PUBLISH, topic, body, headers, None)
 
     def broadcast(self, body: bytes, headers: dict[str, str] | None = None) -> Receipt:
         """The same for every client but this one."""
@@ -335,33 +344,29 @@ class Listener:
         self._client = client
         self._listening = listening
         self._timeout = timeout
-        self._messages: deque[Message] = deque()
+        self._rest: Iterator[Message] = iter(())       # of what came together last
 
     def __iter__(self) -> Iterator[Message]:
-        # A generator: calling __next__ costs 0.09 us a message, resuming this 0.05.
-        pop = self._messages.popleft
-        while True:
-            try:
-                message = pop()
-            except IndexError:
-                if not self._refill():
-                    return
-            else:
-                yield message
+        # Calling __next__ costs 0.09 us a message, resuming a generator 0.07, passing on an iterator 0.04.
+        yield from self._rest
+        while self._refill():
+            yield from self._rest
 
     def __next__(self) -> Message:
-        while not self._messages:
+        while True:
+            for message in self._rest:
+                return message
             if not self._refill():
                 raise StopIteration
-        return self._messages.popleft()
 
     def batches(self) -> Iterator[list[Message]]:
         """The messages in lists, none of them empty, as they came together; else as iterating."""
-        while self._messages or self._refill():
-            batch = list(self._messages)
-            self._messages.clear()
+        while True:
+            batch = list(self._rest)
             if batch:
                 yield batch
+            elif not self._refill():
+                return
 
     def _refill(self) -> bool:
         """Fetches what came together next. False, and the end, when nothing came in time."""
@@ -369,7 +374,7 @@ class Listener:
         while True:
             batch = connection.take_live(listening)
             if batch is not None:
-                self._messages.extend(batch)
+                self._rest = iter(batch)
                 return True
             if not self._client._poll(lambda: connection.has_live(listening), self._timeout):
                 self.close()
