@@ -259,6 +259,24 @@ def test_sqlite_is_asked_for_nothing_by_a_receiver_that_keeps_up(server):
     context.destroy(linger=0)
 
 
+def test_who_is_behind_gets_more_in_a_turn_than_a_turn_hears(server):
+    """Else a receiver who once fell behind would never catch up with a sender."""
+    assert server_module.READ_TURN_BYTES >= 2 * server_module.TURN_BYTES
+    context = sockets.zmq.Context()
+    me, you = Client(server, context, 1), Client(server, context, 2)
+    body = p.pack_batch([bytes(1 << 19)])
+    for number in range(1, 13):
+        me.say(p.Send(BOX, number, number - 1, p.SEND, you.name, 1), body)
+        while me.hear(p.Accepted).number < number:
+            pass
+    you.say(p.Receive(0, p.WINDOW_BYTES_MAX))
+    before = server.hub.count["delivered_batches"]
+    while server.hub.count["delivered_batches"] == before:
+        server.turn()
+    assert server.hub.count["delivered_batches"] - before >= server_module.READ_TURN_BYTES // len(body)
+    context.destroy(linger=0)
+
+
 # The client
 
 @pytest.fixture

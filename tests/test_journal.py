@@ -27,6 +27,7 @@ from zbackbone.router import journaled as journaled_module
 from zbackbone.router.journal import BLOCK_BYTES as BLOCK
 from zbackbone.router.journal import HEAD, MAGIC, ROUND_AT, Journal
 from zbackbone.router.journaled import JournaledStore
+from zbackbone.router.pending import HELD_BYTES
 from zbackbone.router.store import NoRoom, SqliteStore
 
 SALT, OLD_SALT = b"this life's salt", b"an older one's.."
@@ -1485,3 +1486,96 @@ def test_a_start_on_what_is_left_of_a_folder(tmp_path, capsys, end, removed, cod
         assert server.store.id == ident
         assert server.hub.inboxes[1].missed == 5
     stopped(server)
+
+
+# Bodies that only the journal holds
+
+LARGE = HELD_BYTES + 100
+
+
+def large(first, last, *clients):
+    return [stored(*((client, n) for client in clients), body=noise(LARGE)) for n in range(first, last + 1)]
+
+
+def test_large_bodies_are_not_held_in_memory_and_come_back_from_the_journal(both):
+    both.commit(registered(1), registered(2))
+    both.commit(*large(1, 3, 1), *batches(4, 4, 1), *large(1, 2, 2), moved(1, 9))
+    kept = [kept for change in both.store._pending.inboxes.values() for _, kept in change.entries]
+    assert sum(one.blob is None for one in kept) == 5 and len(kept) == 6
+    assert both.store.read(1, 0, 1 << 20) == both.plain.read(1, 0, 1 << 20)
+    assert both.store.read(1, 1, LARGE) == both.plain.read(1, 1, LARGE)
+    both.commit(f.Acked(1, 3, 0))
+    assert both.store.read(1, 2, 1 << 20) == both.plain.read(1, 2, 1 << 20)
+    both.check_all()
+    move_to_database(both)
+    both.check_all()
+
+
+def test_a_body_for_many_lies_in_the_journal_once_and_in_the_database_once(both):
+    both.commit(*(registered(n) for n in range(1, 5)))
+    both.commit(*large(1, 3, 1, 2, 3, 4))
+    both.commit(f.Acked(1, 4, 0))
+    assert both.store._pending.size == 3 * (LARGE + len(b"envelope"))
+    move_to_database(both)
+    assert (in_database(both.store), in_database(both.store, "shared")) == (9, 3)
+    both.check_all()
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["in the journal", "moved to the database"])
+def test_a_large_body_that_the_journal_gives_back_changed_is_not_delivered(both, moves):
+    both.commit(registered(1))
+    both.commit(*large(1, 3, 1))
+    [at] = [kept.at for number, kept in both.store._pending.inboxes[1].entries if number == 2]
+    with open(both.store._journal.path, "r+b") as file:
+        file.seek(at + LARGE // 2)
+        byte = file.read(1)
+        file.seek(at + LARGE // 2)
+        file.write(bytes([byte[0] ^ 1]))
+    if moves:
+        move_to_database(both)
+        assert both.store.damaged == 1
+    expected = [entry for entry in both.plain.read(1, 0, 1 << 20)[0] if entry[0] != 2]
+    assert both.store.read(1, 0, 1 << 20)[0] == expected
+    assert both.store.damaged == (2 if moves else 1)     # counted where it was found, each time
+    assert both.commit(f.Acked(1, 4, 0)) == {1: (3, 3 * (LARGE + 8))}
+
+
+def test_what_a_receiver_leaves_for_long_goes_to_the_database_before_the_journal_is_full(both, monkeypatch):
+    monkeypatch.setattr(journaled_module, "PENDING_BYTES", 3 * LARGE)
+    both.commit(registered(1))
+    for n in range(1, 4):
+        both.commit(*large(n, n, 1))
+    assert pending(both.store) == 3
+    both.commit(*large(4, 4, 1))
+    assert (pending(both.store), in_database(both.store)) == (1, 3)
+    both.check_all()
+
+
+def test_a_journal_that_cannot_be_read_stops_the_hub_and_loses_nothing(both, monkeypatch):
+    both.commit(registered(1))
+    both.commit(*large(1, 2, 1))
+
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+    with monkeypatch.context() as broken:
+        broken.setattr(both.store._journal, "read", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            both.store.read(1, 0, 100)
+        with pytest.raises(OSError, match="Input/output"):
+            both.store.commit([f.Subscribed(1, "a")])
+    both.check_all()                                 # crashed, and opened again
+
+
+def test_facts_are_packed_and_unpacked_and_each_body_is_where_it_is_said_to_be():
+    facts = [*large(1, 2, 1, 2), f.Acked(2, 1, 3), moved(1, 4, (2, "forbidden")), f.Missed(1, 2), *batches(3, 4, 1),
+             stored((1, 9), body=b"", envelope=b"")]
+    data, places = f.pack(facts)
+    batch = [fact for fact in facts if type(fact) is f.Stored]
+    assert [data[at:at + len(b.envelope) + len(b.body)] for at, b in zip(places, batch, strict=True)] == [
+        b.envelope + b.body for b in batch]
+    again = f.unpack(data)
+    assert sorted(again, key=repr) == sorted(facts, key=repr)
+    assert [type(fact) for fact in again] == sorted((type(fact) for fact in facts), key=f.MESSAGES.index)
+    for wrong in (data[:-1], data + b"x", data[:3], b"", b"\0\0\0\1\x90"):
+        with pytest.raises(Exception):               # noqa: B017 (msgpack's are many)
+            f.unpack(wrong)

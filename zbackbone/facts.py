@@ -5,6 +5,7 @@ A key is the 64 hex digits of its 32 public bytes; a client is the hub's number 
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
@@ -155,17 +156,35 @@ Message: TypeAlias = Stored | Moved | Acked | Missed
 MESSAGES: tuple[type, ...] = (Stored, Moved, Acked, Missed)
 
 
-def pack(facts: Sequence[Message]) -> bytes:
-    """Facts of the kinds in MESSAGES, as one msgpack array of an array a kind.
+def pack(facts: Sequence[Message]) -> tuple[bytes, list[int]]:
+    """Facts of the kinds in MESSAGES, as bytes; and at which of them each Stored has its envelope and body.
 
-    Their order is kept within a kind, and doesn't matter between kinds: each fact of an inbox
-    or an outbox says where it stands, not by how much it moved.
+        length of the index 4, index, then the envelopes and bodies, one behind the other
+        index = msgpack array of an array a kind; of a Stored, the two lengths in place of the bytes
+
+    Their order is kept within a kind, and doesn't matter between kinds: an acknowledgement is
+    never of what is stored behind it.
     """
-    return bytes(msgpack.packb([[fact for fact in facts if type(fact) is kind] for kind in MESSAGES]))
+    stored = [fact for fact in facts if type(fact) is Stored]
+    blobs = [blob for fact in stored for blob in (fact.envelope, fact.body)]
+    index = msgpack.packb([
+        [(fact.messages, len(fact.envelope), len(fact.body), fact.places) for fact in stored],
+        *([fact for fact in facts if type(fact) is kind] for kind in MESSAGES[1:])])
+    places = list(accumulate(map(len, blobs), initial=4 + len(index)))
+    return b"".join((len(index).to_bytes(4), index, *blobs)), places[:-1:2]
 
 
 def unpack(data: bytes) -> list[Message]:
     """What was packed. Raises ValueError, TypeError or msgpack's errors for what never was."""
-    rows = msgpack.unpackb(data, use_list=False)
-    return [kind._make(row) for kind, kinds_rows in zip(MESSAGES, rows, strict=True)  # type: ignore[attr-defined]
-            for row in kinds_rows]
+    at = 4 + int.from_bytes(data[:4])
+    stored, *others = msgpack.unpackb(data[4:at], use_list=False)
+    out: list[Message] = []
+    for messages, envelope_bytes, body_bytes, places in stored:
+        middle = at + envelope_bytes
+        out.append(Stored(messages, data[at:middle], data[middle:middle + body_bytes], places))
+        at = middle + body_bytes
+    if at != len(data):
+        raise ValueError(f"{len(data)} bytes, but {at} by their index")
+    for kind, rows in zip(MESSAGES[1:], others, strict=True):
+        out += map(kind._make, rows)                 # type: ignore[attr-defined]
+    return out

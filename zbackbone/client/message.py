@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from itertools import count, repeat
 from operator import itemgetter
 
@@ -128,7 +127,7 @@ def unpack(arrival: Arrival, body: bytes, skip: int) -> list[Message]:
     items = p.unpack_batch(body, arrival.envelope.messages)[skip:]
     if set(map(type, items)) <= {bytes}:
         rows = zip(items, repeat(None), repeat(arrival), count(skip))
-        return list(map(partial(tuple.__new__, Message), rows))
+        return list(map(tuple.__new__, repeat(Message), rows))
     return [
         Message(item, None, arrival, index) if type(item) is bytes else Message(item[0], item[1], arrival, index)  # type: ignore[arg-type]
         for index, item in enumerate(items, skip)

@@ -26,6 +26,7 @@ from ..errors import Damaged, Misuse
 from .hub import Hub
 from .hub import Settings as HubSettings
 from .server import Server, StorageFailed
+from .store import NoRoom
 from .journaled import JournaledStore
 
 log = logging.getLogger("zbackbone.hub")
@@ -159,7 +160,10 @@ def _admit_operator(hub: Hub, store: JournaledStore, path: Path, address: str, h
                  f.KeyUsed(operator.id, pair.public.hex()), f.Granted(operator.id, to_wire(OPERATOR))]
     for fact in facts:
         hub.apply(fact)
-    store.commit(facts)
+    try:
+        store.commit(facts)
+    except NoRoom as error:
+        raise Misuse("disk-full", f"the disk of {path.parent} is full; make room, then start again") from error
     keys.save_profile(keys.Profile(OPERATOR_NAME, address, hub_key, pair.public, pair.secret), path,
                       keys.replace_secret)
 

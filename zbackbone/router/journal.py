@@ -24,7 +24,7 @@ from zlib import crc32
 from ..errors import Damaged
 
 BLOCK_BYTES = 4096                  # what a disk writes whole or not at all, and a file system's block
-JOURNAL_BYTES = 8 << 20             # a round: what a restart reads, what waits in memory, how long a checkpoint takes
+JOURNAL_BYTES = 32 << 20            # a round: what a receiver may lag behind without a word to the database
 SALT_BYTES = 16
 MAGIC = b"zbj1"
 HEAD = struct.Struct(f"<4sIIQ{SALT_BYTES}s")
@@ -86,10 +86,17 @@ class Journal:
     def has_room(self, payload_bytes: int) -> bool:
         return self._at + _padded(payload_bytes) <= self.size
 
-    def append(self, payload: bytes | memoryview) -> None:
-        """On disk when it returns. Raises OSError, after which nothing more can be written."""
-        self._at += self._write(self._at, self._number + 1, self._salt, payload)
+    def append(self, payload: bytes | memoryview) -> int:
+        """On disk when it returns, which says where in the file. Raises OSError, after which nothing more can
+        be written."""
+        at = self._at
+        self._at += self._write(at, self._number + 1, self._salt, payload)
         self._number += 1
+        return at + HEAD.size
+
+    def read(self, at: int, length: int) -> bytes:
+        """Bytes of a payload of this round. Raises OSError."""
+        return os.pread(self._fd, length, at)
 
     def _write(self, at: int, number: int, salt: bytes, payload: bytes | memoryview) -> int:
         """How many bytes it took."""

@@ -21,6 +21,7 @@ from .store import EVERYTHING, Failure, Mark, NoRoom, SqliteStore, opening
 log = logging.getLogger("zbackbone.hub")
 
 NO_ROUND = bytes(SALT_BYTES)
+PENDING_BYTES = 16 << 20    # of batches not acknowledged: more is a backlog, which the database takes in 0.1 s
 PENDING_MAX = 16_384        # entries: what the database takes in 0.1 s, and some 10 MB of memory if they are small
 DELETED_MAX = 4096          # of the database's, in one transaction: what takes them back is some 32 MB of disk, not as
                             # much as the backlog; and a start does not delete more anew. Draining is no slower for it
@@ -36,7 +37,8 @@ class JournaledStore:
                  journal_bytes: int = JOURNAL_BYTES, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """new_id, reserve_bytes, may_make: as of SqliteStore."""
         self._random_bytes = random_bytes
-        self._pending = Pending()
+        self._pending = Pending(self._fetch)
+        self._damaged = 0            # of what was in the journal
         self._db = SqliteStore(path, new_id, reserve_bytes, may_make)
         try:
             self._begin(path.with_name("hub.journal"), journal_bytes)
@@ -98,7 +100,10 @@ class JournaledStore:
     @property
     def damaged(self) -> int:
         """Entries whose checksum was wrong, since the start."""
-        return self._db.damaged
+        return self._db.damaged + self._damaged + self._pending.damaged
+
+    def _fetch(self, at: int, length: int) -> bytes:
+        return self._journal.read(at, length)
 
     @property
     def is_squeezed(self) -> bool:
@@ -141,17 +146,19 @@ class JournaledStore:
                 acked[fact.client] = fact            # type: ignore[union-attr, assignment]
             elif kind not in f.MESSAGES:
                 return self._checkpoint(facts)
-        payload = f.pack(facts)                      # type: ignore[arg-type]
-        if (self._pending.count > PENDING_MAX or self._db.deleted > DELETED_MAX
+        payload, places = f.pack(facts)              # type: ignore[arg-type]
+        if (self._pending.count > PENDING_MAX or self._pending.size > PENDING_BYTES or self._db.deleted > DELETED_MAX
                 or not self._journal.has_room(len(payload))):
             self._checkpoint()
             if not self._journal.has_room(len(payload)):
                 return self._checkpoint(facts)       # larger than all of it
         # First, since a full disk may refuse it.
         in_database = self._db.free({client: ack.number for client, ack in acked.items()}) if acked else {}
-        self._journal.append(payload)
+        at, places_left = self._journal.append(payload), iter(places)
         for fact in facts:
-            if type(fact) is not f.Acked:
+            if type(fact) is f.Stored:
+                self._pending.take(fact, at + next(places_left))
+            elif type(fact) is not f.Acked:
                 self._pending.take(fact)             # type: ignore[arg-type]
         freed = []
         for client, ack in acked.items():
@@ -165,7 +172,8 @@ class JournaledStore:
         mark = Mark(self._random_bytes(SALT_BYTES), self._journal.size)
         self._journal.announce(mark.salt)
         freed = self._db.write(self._pending, facts, mark)
-        self._pending = Pending()
+        self._damaged += self._pending.damaged
+        self._pending = Pending(self._fetch)
         self._journal.begin()
         return freed
 

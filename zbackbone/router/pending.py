@@ -1,25 +1,39 @@
 """Pending: what messages changed, and the database does not have yet. No I/O, no clock.
 
 What comes and is acknowledged before the database is told leaves nothing to write but numbers.
+Larger bodies are not held here: the journal has them, and is asked for them when need be.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from zlib import crc32
 
 from .. import facts as f
 
+HELD_BYTES = 512        # larger batches stay in the journal alone: what many small ones hold is bounded by their number
+
 
 class Kept:
-    """A batch, in `left` inboxes. is_shared: it was meant for more than one. size: bytes."""
+    """A batch, in `left` inboxes. size: bytes of envelope and body.
 
-    __slots__ = ("messages", "envelope", "body", "size", "is_shared", "left")
+    blob: both, if they are held here; else they are at `at` of the journal, one behind the other, with
+    that sum. envelope_bytes: where the one ends.
+    """
 
-    def __init__(self, fact: f.Stored) -> None:
-        self.messages, self.envelope, self.body, places = fact
-        self.size = len(self.envelope) + len(self.body)
+    __slots__ = ("messages", "size", "left", "envelope_bytes", "blob", "at", "sum")
+
+    def __init__(self, fact: f.Stored, at: int | None) -> None:
+        self.messages, envelope, body, places = fact
+        self.envelope_bytes = len(envelope)
+        self.size = self.envelope_bytes + len(body)
         self.left = len(places)
-        self.is_shared = self.left > 1
+        self.blob: tuple[bytes, bytes] | None = None
+        self.at = self.sum = 0
+        if at is None or self.size <= HELD_BYTES:
+            self.blob = envelope, body
+        else:
+            self.at, self.sum = at, crc32(body, crc32(envelope))
 
 
 class Change:
@@ -42,12 +56,15 @@ class Change:
 class Pending:
     """inboxes: what changed, by client. moved: the last Moved of each outbox. size: bytes of batches held.
 
-    count: their places in inboxes.
+    count: their places in inboxes. fetch: gives so many bytes at that place of the journal.
+    damaged: how often what it gave was not what had been put there.
     """
 
-    __slots__ = ("inboxes", "moved", "size", "count")
+    __slots__ = ("inboxes", "moved", "size", "count", "damaged", "_fetch")
 
-    def __init__(self) -> None:
+    def __init__(self, fetch: Callable[[int, int], bytes] = lambda at, length: b"") -> None:
+        self._fetch = fetch
+        self.damaged = 0
         self.inboxes: dict[int, Change] = {}
         self.moved: dict[tuple[int, bytes], f.Moved] = {}
         self.size = 0
@@ -62,10 +79,11 @@ class Pending:
             change = self.inboxes[client] = Change()
         return change
 
-    def take(self, fact: f.Message) -> None:
+    def take(self, fact: f.Message, at: int | None = None) -> None:
+        """at: where in the journal a Stored's envelope and body are, if they are there."""
         kind = type(fact)
         if kind is f.Stored:
-            kept = Kept(fact)
+            kept = Kept(fact, at)
             self.size += kept.size
             self.count += kept.left
             for client, number in fact.places:
@@ -105,5 +123,15 @@ class Pending:
         # Numbers follow each other but where a restart skipped some; then it is looked for.
         is_dense = entries[-1][0] - first == len(entries) - 1
         for number, kept in islice(entries, max(0, after + 1 - first) if is_dense else 0, None):
-            if number > after:
-                yield number, kept.envelope, kept.body
+            if number > after and (blob := self.blob_of(kept)) is not None:
+                yield number, *blob
+
+    def blob_of(self, kept: Kept) -> tuple[bytes, bytes] | None:
+        """Envelope and body; None, and counted, when they are damaged. Raises what `fetch` does."""
+        if kept.blob is not None:
+            return kept.blob
+        data = self._fetch(kept.at, kept.size)
+        if len(data) != kept.size or crc32(data) != kept.sum:
+            self.damaged += 1
+            return None
+        return data[:kept.envelope_bytes], data[kept.envelope_bytes:]

@@ -31,8 +31,9 @@ HANDSHAKE_MS = 5000      # libzmq's 30 s let half-open connections lock everybod
 CLAIM_S = 20             # handshake, then HELLO or a filter
 TURN_MESSAGES = 512      # heard before they are committed: a longer turn makes the first one wait
 TURN_BYTES = 2 << 20
-READ_BYTES = 1 << 20     # read from disk for one inbox in a turn
+READ_BYTES = 1 << 20     # read from disk for one inbox at a time
 READ_INBOXES = 32        # and for so many inboxes
+READ_TURN_BYTES = 4 << 20    # in a turn: twice what it hears, or who is behind would never catch up
 TICK_S = 1.0
 RETRY_S = 0.05           # a full pipe is tried again after
 FULL_S = 0.25            # a full disk is tried again after
@@ -174,7 +175,11 @@ class Server:
         self._filter_frames.clear()
         if not was_stalled:                          # else what peers said meanwhile may not be heard yet
             self.hub.tick(now_ms, now_s)
-        self.hub.room = self.store.room()
+        try:
+            self.hub.room = self.store.room()
+            self.store.tidy(TIDY_ENTRIES)
+        except (sqlite3.Error, OSError, Misuse) as error:
+            raise StorageFailed(str(error)) from error
         self._peers.cut_silent(now_s)
         self._listeners.cut_silent(now_s)
         count = self.hub.count
@@ -183,10 +188,6 @@ class Server:
             log.error("%d batches on disk fail their checksum and are held back; the disk is not to be trusted",
                       self.store.damaged - count["damaged_batches"])
             count["damaged_batches"] = self.store.damaged
-        try:
-            self.store.tidy(TIDY_ENTRIES)
-        except sqlite3.Error as error:
-            raise StorageFailed(str(error)) from error
 
     # Hear ------------------------------------------------------------------------------------
     def _drain_router(self) -> list[tuple[bytes, Any, bytes | None, bytes]]:
@@ -389,13 +390,16 @@ class Server:
             del self._stuck[inbox]
             self.hub.retry(inbox)
         self._deliver_due(now_s)
-        for inbox in self.hub.hungry(READ_INBOXES):
-            try:
-                entries, upto = self.store.read(inbox.client, inbox.cursor, READ_BYTES)
-            except sqlite3.DatabaseError as error:
-                raise StorageFailed(str(error)) from error
-            self.hub.fed(inbox, entries, upto)
-        self._deliver_due(now_s)
+        room = READ_TURN_BYTES
+        while room > 0 and (hungry := self.hub.hungry(READ_INBOXES)):
+            for inbox in hungry:
+                try:
+                    entries, upto = self.store.read(inbox.client, inbox.cursor, READ_BYTES)
+                except (sqlite3.Error, OSError) as error:
+                    raise StorageFailed(str(error)) from error
+                self.hub.fed(inbox, entries, upto)
+                room -= inbox.fresh_bytes
+            self._deliver_due(now_s)
 
     def _deliver_due(self, now_s: float) -> None:
         for inbox, peer, due in self.hub.deliveries():

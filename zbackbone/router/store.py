@@ -25,6 +25,7 @@ from .pending import Kept, Pending
 SCHEMA = 2                          # 2: there may be a journal beside it, which an older version would not read
 APPLICATION_ID = 0x7A626B62         # "zbkb", so that a stranger's database is not taken for ours
 NUMBER_BITS = 40                    # inbox numbers, 35 years of 1,000 batches a second; clients: 2**23
+DAMAGED_SUM = -1                    # no sum that crc32 makes
 EVERYTHING = (1 << NUMBER_BITS) - 1    # "up to which this is all there is", when nothing is behind it
 PAGE_BYTES = 8192                   # of 4, 8, 16 and 32 kB the best or equal, for lone messages and full batches
 ROLLBACK_BYTES = 16 << 20           # what is kept of the rollback journal after a large transaction
@@ -146,6 +147,9 @@ class SqliteStore:
         self._db.execute(f"PRAGMA journal_size_limit = {ROLLBACK_BYTES}")
         self._db.execute("PRAGMA cache_size = -8192")           # 8 MB, whatever the backlog
         self._db.execute("PRAGMA temp_store = MEMORY")
+        # Debian's SQLite overwrites what is deleted with zeros, and keeps a copy to take that back: a third of a
+        # hub's time while a receiver catches up. Who can read the file could have read it before.
+        self._db.execute("PRAGMA secure_delete = OFF")
         if is_new:
             self._make(new_id)
         self.id = bytes(self._value("SELECT value FROM meta WHERE name = 'id'") or b"")
@@ -334,19 +338,14 @@ class SqliteStore:
         """Writes it; returns what its acknowledgements freed here and in itself."""
         if not pending:
             return []
-        many, entries, changes, freed = self._db.executemany, [], [], []
-        shared: dict[Kept, int] = {}
+        many, changes, freed = self._db.executemany, [], []
         for client, change in pending.inboxes.items():
-            messages = size = 0
-            for number, kept in change.entries:
-                entries.append(self._entry(client << NUMBER_BITS | number, kept, shared))
-                messages += kept.messages
-                size += kept.size
             if change.entries:
                 self.filled.add(client)
                 self._emptied.discard(client)
-            changes.append((change.next, messages, size, change.missed, client))
-        many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
+            changes.append((change.next, sum(kept.messages for _, kept in change.entries),
+                            sum(kept.size for _, kept in change.entries), change.missed, client))
+        many("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", self._entries(pending))
         many("UPDATE inboxes SET next = max(next, ?), messages = messages + ?, size = size + ?, missed = missed + ?"
              " WHERE client = ?", changes)
         many("INSERT INTO outboxes VALUES (?, ?, ?, ?) ON CONFLICT (client, outbox)"
@@ -361,19 +360,22 @@ class SqliteStore:
                 freed.append(f.Freed(client, messages + change.messages, size + change.size))
         return freed
 
-    def _entry(self, ident: int, kept: Kept, shared: dict[Kept, int]) -> tuple[Any, ...]:
-        """An entry's row. shared: bodies for several that are written already, and their numbers."""
-        if kept.left == 1:
-            total = _sum(ident, kept.envelope, kept.body)
-            return (ident, kept.messages, kept.size, None, total, kept.envelope, kept.body)
-        number = shared.get(kept)
-        if number is None:
-            number = shared[kept] = self._next_shared
-            self._next_shared += 1
-            self._db.execute("INSERT INTO shared VALUES (?, ?, ?, ?)",
-                             (number, _sum(number, kept.envelope, kept.body), kept.envelope, kept.body))
-            self._db.execute("INSERT INTO wanted VALUES (?, ?)", (number, kept.left))
-        return (ident, kept.messages, kept.size, number, None, None, None)
+    def _entries(self, pending: Pending) -> Iterator[tuple[Any, ...]]:
+        """The rows of its entries; bodies for several are written on the way, before the first that wants them."""
+        shared: dict[Kept, int] = {}
+        for client, change in pending.inboxes.items():
+            for number, kept in change.entries:
+                ident = client << NUMBER_BITS | number
+                if kept.left == 1:
+                    yield ident, kept.messages, kept.size, None, *_summed(ident, pending.blob_of(kept))
+                    continue
+                if kept not in shared:
+                    shared[kept] = self._next_shared
+                    self._next_shared += 1
+                    self._db.execute("INSERT INTO shared VALUES (?, ?, ?, ?)",
+                                     (shared[kept], *_summed(shared[kept], pending.blob_of(kept))))
+                    self._db.execute("INSERT INTO wanted VALUES (?, ?)", (shared[kept], kept.left))
+                yield ident, kept.messages, kept.size, shared[kept], None, None, None
 
     def _free(self, client: int, number: int) -> tuple[int, int]:
         if client not in self.filled or client in self._emptied:
@@ -514,6 +516,11 @@ class SqliteStore:
 def _sum(ident: int, envelope: bytes, body: bytes) -> int:
     # The place is part of the sum: a row that turns up elsewhere is damage too.
     return crc32(body, crc32(envelope, crc32(ident.to_bytes(8, "little"))))
+
+
+def _summed(ident: int, blob: tuple[bytes, bytes] | None) -> tuple[int, bytes, bytes]:
+    """Sum, envelope and body of a row; of a batch that is damaged already, a row that is seen to be."""
+    return (_sum(ident, *blob), *blob) if blob is not None else (DAMAGED_SUM, b"", b"")
 
 
 def _is_full(error: sqlite3.Error) -> bool:
