@@ -66,6 +66,7 @@ class Swarm:
         self._epoll = select.epoll()
         self._of_fd: dict[int, Peer] = {}
         self._used: dict[Peer, None] = {}
+        self._is_receiving = False
         self.peers = []
         for index, profile in enumerate(profiles):
             peer = Peer(index, self.context, profile, self._used)
@@ -98,7 +99,10 @@ class Swarm:
     def poll(self, wait_s: float) -> Iterator[tuple[Peer, p.Command, bytes]]:
         """What has come, within so long for the first of it."""
         while self._used:
-            for come in self._drain(self._used.popitem()[0]):
+            peer = self._used.popitem()[0]
+            if not peer.dealer.getsockopt(zmq.EVENTS) & zmq.POLLIN:    # half the price of a recv() in vain
+                continue
+            for come in self._drain(peer):
                 wait_s = 0
                 yield come
         for fd, _ in self._epoll.poll(wait_s):
@@ -120,6 +124,8 @@ class Swarm:
             elif type(command) is p.Denied:
                 raise RuntimeError(f"denied: {command.code}")
             yield peer, command, body
+            if peer.settled == peer.sent and not self._is_receiving and type(command) is p.Accepted:
+                return                               # nothing more is due, until it is used again
 
     def answers(self, wait_s: float) -> Iterator[tuple[int, int]]:
         """(peer's index, how many of its batches are answered), as often as an answer came."""
@@ -134,6 +140,7 @@ class Swarm:
 
         The bodies stay packed: what is counted is what the hub says of them.
         """
+        self._is_receiving = True
         for peer in self.peers:
             peer.say(p.Receive(0, p.WINDOW_BYTES))
         heard_s = time.monotonic()

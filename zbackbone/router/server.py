@@ -359,14 +359,14 @@ class Server:
                 self.hub.count["live_dropped"] += p.unpack_envelope(command.envelope).messages
         for route in list(self._held):
             self._answer(route, self._held.pop(route))
-        answers: dict[bytes, deque[bytes]] = {}
         for route, answer in self.hub.answers():
-            answers.setdefault(route, deque()).append(p.encode(answer))
-        for route, headers in answers.items():
-            if route in self._held:
-                self._held[route].extend(headers)
-            else:
-                self._answer(route, headers)
+            header = p.encode(answer)
+            if route in self._held:                  # behind what its pipe has no room for
+                self._held[route].append(header)
+            elif self._send(route, header, b"") is False:
+                self._held[route] = deque((header,))
+        for route in [route for route, headers in self._held.items() if len(headers) > HELD_MAX]:
+            self._give_up(route)
 
     def _answer(self, route: bytes, headers: deque[bytes]) -> None:
         """Sends a peer its answers; what its pipe has no room for is held for the next turns."""
@@ -377,13 +377,15 @@ class Server:
             if not sent:
                 break
             headers.popleft()
-        if len(headers) > HELD_MAX:
-            # It does not read, and asks on. Without its answers it can't go on; it will come back.
-            self.hub.count["stuck_peers"] += 1
-            self._peers.cut_route(route)
-            self.hub.lost(route)
-        elif headers:
+        if headers:
             self._held[route] = headers
+
+    def _give_up(self, route: bytes) -> None:
+        """It does not read, and asks on. Without its answers it can't go on; it will come back."""
+        del self._held[route]
+        self.hub.count["stuck_peers"] += 1
+        self._peers.cut_route(route)
+        self.hub.lost(route)
 
     def _deliver(self, now_s: float) -> None:
         for inbox in [i for i, since_s in self._stuck.items() if now_s - since_s >= RETRY_S]:
