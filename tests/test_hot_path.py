@@ -81,7 +81,7 @@ def test_a_commit_of_messages_is_one_write_one_sync_and_no_sql(store):
     store._db._db.set_trace_callback(statements.append)
     number = 0
     with calls_of(journal_module.os, "pwritev", "pwrite", "fdatasync", "fsync", "pread") as system:
-        for turn in range(20):
+        for _turn in range(20):
             facts = [f.Acked(1, number - 10, 0)] if number > 10 else []
             for _ in range(BATCHES):
                 number += 1

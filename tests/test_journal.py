@@ -670,7 +670,7 @@ def test_a_random_history_of_mostly_messages(tmp_path, trial):
     print("seed", seed)
     rng = random.Random(seed)
     both, history = Stores(tmp_path), Busy(rng)
-    for step in range(250):
+    for _step in range(250):
         both.commit(*history.commit())
         both.check(budgets=(rng.choice([1, 300, 5000]),))
         if rng.random() < 0.1:

@@ -29,6 +29,7 @@ The map, from the ground floor up; a file imports only from above itself in this
     client/message     what a receiver gets
     client/session     the machine: greeting, resending, deduplicating, crediting
     client/sockets     CURVE sockets, and what their monitors' events mean
+    client/news        waiting for a word in a pipe, or for what sockets have
     client/connection  one I/O thread around a session
     client/joining     from an invitation to a profile
     client/face        what both faces share

@@ -16,7 +16,6 @@ import contextlib
 import logging
 import os
 import random
-import select
 import threading
 import time
 from bisect import bisect_right
@@ -32,6 +31,7 @@ from ..errors import BackboneError, Garbled, KeyRefused, Misuse, OutboxFull, Ref
 from ..topics import BROADCAST_KEY, ECHO_KEY, live_filter
 from . import sockets
 from .message import Arrival, Message, unpack
+from .news import News, pipe
 from .outbox import ITEM_BYTES, LINGER_S, Batch, Outbox
 from .session import ACK_LINGER_S, Listening, Request, Session
 
@@ -79,13 +79,13 @@ class Connection:
         self._next_try_s = 0.0
         self._closing = False
         self._closed = False
-        self._wake_out, self._wake_in = _pipe()
+        self._wake_out, self._wake_in = pipe()
         self._awake = True
         self._has_more = False                         # a socket may have news that its FD won't tell again
         self._sleeps_until_s = 0.0
-        self._news = _News(self._wake_out)
-        self._wakes = _News(self._wake_out)            # the same without the sockets
-        self._leader_news: _News | None = None         # made for the first who leads
+        self._news = News(self._wake_out)
+        self._wakes = News(self._wake_out)            # the same without the sockets
+        self._leader_news: News | None = None         # made for the first who leads
         self._call_in = self._call_out = -1            # calls a leader to look at what another heard
         self._thread = threading.Thread(target=self._run, name=f"zbackbone {profile.name}", daemon=True)
         self._thread.start()
@@ -313,8 +313,8 @@ class Connection:
         if self._leader is not None or self._dealer is None or self._closing:
             return False
         if self._leader_news is None:
-            self._call_out, self._call_in = _pipe()
-            self._leader_news = _News(self._call_out)
+            self._call_out, self._call_in = pipe()
+            self._leader_news = News(self._call_out)
         self._leader = threading.current_thread()
         try:
             if not self._has_more:
@@ -591,39 +591,3 @@ class Connection:
         self._filters = wanted
         self._sub.setsockopt(zmq.SUBSCRIBE, self._echo)
         self._echoes_due += 1
-
-
-class _News:
-    """Waits for a word in a pipe, or for what sockets have."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._sockets: tuple[Any, ...] = ()
-        self._poll = select.poll()
-        self._poll.register(pipe, select.POLLIN)
-
-    def of(self, sockets: tuple[Any, ...]) -> None:
-        """These, from now on; None among them are none."""
-        if sockets != self._sockets:
-            self._sockets = sockets
-            self._poll = select.poll()
-            self._poll.register(self._pipe, select.POLLIN)
-            for sock in sockets:
-                if sock is not None:
-                    self._poll.register(sock.getsockopt(zmq.FD), select.POLLIN)
-
-    def wait(self, wait_s: float) -> bool:
-        """Whether the pipe had a word, which is taken out."""
-        for fd, _ in self._poll.poll(max(0.0, wait_s) * 1000):
-            if fd == self._pipe:
-                with contextlib.suppress(BlockingIOError):
-                    return bool(os.read(fd, 4096))
-        return False
-
-
-def _pipe() -> tuple[int, int]:
-    """A pipe that nobody blocks on: (to read, to write)."""
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    return ends

@@ -81,8 +81,7 @@ class Pending:
 
     def take(self, fact: f.Message, at: int | None = None) -> None:
         """at: where in the journal a Stored's envelope and body are, if they are there."""
-        kind = type(fact)
-        if kind is f.Stored:
+        if type(fact) is f.Stored:
             kept = Kept(fact, at)
             self.size += kept.size
             self.count += kept.left
@@ -90,11 +89,11 @@ class Pending:
                 change = self.of(client)
                 change.entries.append((number, kept))
                 change.next = number + 1
-        elif kind is f.Moved:
+        elif type(fact) is f.Moved:
             self.moved[fact.client, fact.outbox] = fact
-        elif kind is f.Acked:
+        elif type(fact) is f.Acked:
             self.ack(fact)
-        else:
+        elif type(fact) is f.Missed:
             self.of(fact.client).missed += fact.messages
 
     def ack(self, fact: f.Acked) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Server: the hub's sockets, one poller, and turn(): hear what waits, remember it, then speak."""
 
-import contextlib
 import ctypes
 import logging
 import os

@@ -429,8 +429,6 @@ class SqliteStore:
                 run("DELETE FROM subscriptions WHERE client = ? AND pattern = ?", (client, pattern))
             case f.OutboxForgotten(client, outbox):
                 run("DELETE FROM outboxes WHERE client = ? AND outbox = ?", (client, outbox))
-            case f.Missed(client, count):
-                run("UPDATE inboxes SET missed = missed + ? WHERE client = ?", (count, client))
             case f.Revoked(client):
                 self._revoke(client)
             case _:
