@@ -3,11 +3,13 @@
 import random
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from zbackbone import protocol as p
 from zbackbone.client import outbox as module
+from zbackbone.client.connection import Connection
 from zbackbone.client.outbox import (BATCH_BYTES, BATCH_MESSAGES, BATCHES_MAX, FAST_S, LINGER_S, SLOW_S, WINDOW_MAX,
                                      WINDOW_MIN, WINDOW_START, Outbox)
 
@@ -625,3 +627,14 @@ def test_whatever_happens_each_message_arrives_once_and_in_order(trial, monkeypa
         assert outbox.size == sum(batch.size for batch in held)
         assert heard == said[:len(heard)]
         assert sorted(slowly_heard) == sorted(set(slowly_heard)) and set(slowly_heard) <= set(slowly_said)
+
+
+def test_a_full_outbox_is_filled_again_when_the_message_fits_and_a_quarter_is_free():
+    """Else whoever waits for room looks again and again at room that is not enough."""
+    outbox = new(10_000)
+    outbox.put(p.SEND, "you", b"x" * 6000, 6005, 0.0)
+    connection = SimpleNamespace(outbox=outbox)
+    assert not Connection.has_room_again(connection, 5000)
+    assert Connection.has_room_again(connection, 3000)
+    outbox.put(p.SEND, "you", b"x" * 2000, 2005, 0.0)
+    assert not Connection.has_room_again(connection, 100)
