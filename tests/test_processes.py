@@ -19,6 +19,7 @@ from zbackbone import (AsyncClient, BackboneError, Client, KeyRefused, Misuse, O
 from zbackbone.auth.keys import make_pair
 from zbackbone.auth.policy import Grants
 from zbackbone.client import sync
+from zbackbone.client.news import News
 from zbackbone.protocol import BODY_BYTES_MAX
 from zbackbone.testing import TestHub, running_hub
 
@@ -800,6 +801,25 @@ def test_who_leads_looks_at_what_another_heard_and_then_the_next_one_leads(hub, 
             connection._changed()
         second.join(10)
         assert not second.is_alive()
+
+
+def test_while_one_waits_the_other_thread_sleeps(hub, monkeypatch):
+    """Else a vehicle that waits for orders all night would look two hundred times a second."""
+    looks = []
+    with clients(hub, "a", "b") as (a, b):
+        a.ping(timeout=10)
+        io_thread, wait = a._connection._thread, News.wait
+
+        def counted(self, wait_s):
+            if threading.current_thread() is io_thread:
+                looks.append(wait_s)
+            return wait(self, wait_s)
+        monkeypatch.setattr(News, "wait", counted)
+        assert list(a.receive(timeout=1.5)) == []
+        assert len(looks) < 12
+        # And it is back as soon as nobody waits any more: this is heard without anybody's wait.
+        receipt = a.send("b", b"x")
+        until(lambda: receipt.done, timeout=0.9)
 
 
 def test_a_thread_that_waits_is_told_of_the_end(hub, monkeypatch):

@@ -64,6 +64,7 @@ class Connection:
         self._tell_waiting = changed
         self._leader: threading.Thread | None = None
         self._led_until_s = 0.0
+        self._rests = False                            # the I/O thread sleeps until who leads has left
         self._refused: list[Batch] = []
         self._pair = KeyPair(profile.public_key, profile.secret_key)
         self._context: Any = zmq.Context()
@@ -329,14 +330,14 @@ class Connection:
                 self._wake_by(until_s)
         finally:
             self._leader = None
+            self._led_until_s = time.monotonic() + LED_S
             if self._closed:
                 self._close_call()
         return True
 
     def leave(self) -> None:
         """Under the lock: who led has what it waited for."""
-        self._led_until_s = time.monotonic() + LED_S
-        if self._has_more and not self._closed:
+        if (self._has_more or self._rests) and not self._closed:
             self._wake()
 
     # Under the lock ----------------------------------------------------------------------------
@@ -430,9 +431,14 @@ class Connection:
             self._context.term()
 
     def _sleep(self, until_s: float) -> None:
-        now_s = time.monotonic()
+        began_s = now_s = time.monotonic()
         while self._leader is not None or now_s < self._led_until_s:
-            if now_s >= until_s or self._wakes.wait(min(until_s - now_s, LED_S)):
+            # Short looks at first: whoever waits for one receipt after the other leads for moments.
+            self._rests = now_s - began_s > LED_S
+            wait_s = until_s - now_s if self._rests and self._leader is not None else LED_S
+            woken = now_s >= until_s or self._wakes.wait(min(until_s - now_s, wait_s))
+            self._rests = False
+            if woken:
                 return
             now_s = time.monotonic()
         self._news.of(self._sockets())
