@@ -19,8 +19,7 @@ The map, from the ground floor up; a file imports only from above itself in this
     report         rows and targets as text: the terminal, results.json, table.md
     plot           the picture
     runner         every case, interleaved over rounds
-    quick, cpu     two short programs of their own: our own figures; processor time a message
-    quick          a small measurement of ours alone, by itself: python -m benchmarks.quick
+    cpu            a program of its own: what a message costs us in processor time
 
 README.md beside this file says how to run it, and how to read a row.
 """

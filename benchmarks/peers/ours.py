@@ -27,6 +27,28 @@ class Door(NamedTuple):
     operator: Profile
 
 
+def put_all(plan, put, address):
+    """What is due, when it is due."""
+    for due_s, bodies in plan:
+        if due_s:
+            time.sleep(left_s(due_s))
+        for body in bodies:
+            put(address, body)
+
+
+def lists(plan):
+    """A burst's bodies, as the batch API is given them."""
+    (_, bodies), = plan
+    bodies = iter(bodies)
+    return list(iter(lambda: list(itertools.islice(bodies, LIST)), []))
+
+
+def empty(me):
+    """Takes what an earlier run left in the inbox, if it failed."""
+    for message in me.receive(timeout=0.2):
+        message.ack()
+
+
 class Live(Way):
     peer, title, work, encrypted = "ours", "zbackbone, live", LIVE, True
     promise = ""
@@ -35,12 +57,7 @@ class Live(Way):
         with Client(door.sender, when_full="wait") as me:
             me.ping()
             start()
-            publish, topic = me.publish, f"bench.{name}"
-            for due_s, bodies in plan:
-                if due_s:
-                    time.sleep(left_s(due_s))
-                for body in bodies:
-                    publish(topic, body)
+            put_all(plan, me.publish, f"bench.{name}")
             me.flush(timeout=120)
 
     def receive(self, door, name, heard, start):
@@ -60,18 +77,12 @@ class Durable(Way):
         with Client(door.sender, when_full="wait") as me:
             me.ping()
             start()
-            send, to = me.send, door.receiver.name
-            for due_s, bodies in plan:
-                if due_s:
-                    time.sleep(left_s(due_s))
-                for body in bodies:
-                    send(to, body)
+            put_all(plan, me.send, door.receiver.name)
             me.flush(timeout=120)
 
     def receive(self, door, name, heard, start):
         with Client(door.receiver) as me:
-            for message in me.receive(timeout=0.2):      # what an earlier run left, if it failed
-                message.ack()
+            empty(me)
             start()
             for index, message in enumerate(me.receive(), 1):
                 last = heard(message.body)
@@ -87,7 +98,6 @@ class Durable(Way):
             start()
             to = door.operator.name                      # an inbox that nobody counts
             return timed(lambda body: me.send(to, body).wait(timeout=10), bodies)
-
 
     def receipts(self, door, name, plan, start):
         with Client(door.sender, when_full="wait") as me:
@@ -121,12 +131,9 @@ class InBatches(Way):
     def send(self, door, name, plan, start):
         with Client(door.sender, when_full="wait") as me:
             me.ping()
-            topic = f"bench.{name}"
-            (_, bodies), = plan
-            bodies = iter(bodies)
-            lists = list(iter(lambda: list(itertools.islice(bodies, LIST)), []))
+            topic, packed = f"bench.{name}", lists(plan)
             start()
-            for some in lists:
+            for some in packed:
                 me.publish_many(topic, some)
             me.flush(timeout=120)
 
@@ -148,18 +155,15 @@ class InboxInBatches(Way):
     def send(self, door, name, plan, start):
         with Client(door.sender, when_full="wait") as me:
             me.ping()
-            (_, bodies), = plan
-            bodies = iter(bodies)
-            lists = list(iter(lambda: list(itertools.islice(bodies, LIST)), []))
+            packed = lists(plan)
             start()
-            for some in lists:
+            for some in packed:
                 me.send_many(door.receiver.name, some)
             me.flush(timeout=120)
 
     def receive(self, door, name, heard, start):
         with Client(door.receiver) as me:
-            for message in me.receive(timeout=0.2):
-                message.ack()
+            empty(me)
             start()
             for messages in me.receive_batches():
                 messages[-1].ack()

@@ -106,7 +106,7 @@ class SqliteStore:
             try:
                 self._open(new_id, may_make)
             except sqlite3.OperationalError:
-                # On a full disk a log can't even be read back. The reserve was kept for that.
+                # What a crash or an older version left may want room to be opened. The reserve was kept for that.
                 if not self._is_nearly_full() or not self._release_reserve():
                     raise
                 self._open(new_id, may_make)
